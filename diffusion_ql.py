@@ -191,8 +191,8 @@ class Dataset:
     def make_env(self, **kwargs):
         """The environment with flat states, actions in [-1, 1] whatever its own bounds, and always a time limit."""
         import gymnasium as gym
-        with warnings.catch_warnings(), explain(f"cannot make the environment {self.spec} ({{}}): check --env-id", gym.error.Error):
-            warnings.simplefilter("ignore")  # "Walker2d-v4 is out of date": D4RL's data is of that version
+        gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": D4RL's data is of that version
+        with explain(f"cannot make the environment {self.spec} ({{}}): check --env-id", gym.error.Error):
             if isinstance(self.spec, str) and self.spec not in gym.registry:
                 import gymnasium_robotics
                 gym.register_envs(gymnasium_robotics)
@@ -328,28 +328,31 @@ def vp_schedule(n_timesteps):
         "posterior_mean_coef2": (1 - previous) * alphas.sqrt() / (1 - alphas_cumprod),
     }
 
-class Mish(nn.Module):
-    """x tanh(softplus(x)), from one exponential: with n = e^x (e^x + 2), tanh(softplus(x)) = n / (n + 2)."""
+class Mish(torch.autograd.Function):
+    """x tanh(softplus(x)) from one exponential e = exp(x): the tanh is n / (n + 2) with n = e (e + 2).
 
-    class Function(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            e = x.clamp(max=20).exp_()  # beyond 20, mish(x) = x in float32
-            n = e * (e + 2)
-            tanh = n.div_(n + 2)
-            ctx.save_for_backward(x, e, tanh)
-            return x * tanh
+    F.mish computes the same, but with its backward it took a third of the training time on a CPU.
+    """
+    @staticmethod
+    def forward(ctx, x):
+        e = x.clamp(max=20).exp_()  # beyond 20 the tanh is 1 in float32
+        tanh = (e + 2).mul_(e)
+        n_plus_2 = tanh + 2
+        tanh.div_(n_plus_2)
+        if ctx.needs_input_grad[0]:  # derivative: tanh + 4 x e (e + 1) / (n + 2)^2
+            ctx.save_for_backward((e + 1).mul_(e).mul_(x).mul_(4).div_(n_plus_2.square_()).add_(tanh))
+        return tanh.mul_(x)
 
-        @staticmethod
-        def backward(ctx, grad):
-            x, e, tanh = ctx.saved_tensors
-            return grad * (tanh + x * (1 - tanh * tanh) * (e / (1 + e)))
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0]
 
+class MishLayer(nn.Module):
     def forward(self, x):
-        return self.Function.apply(x)
+        return Mish.apply(x)
 
 def mlp(*widths):
-    layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), Mish())]
+    layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), MishLayer())]
     return nn.Sequential(*layers)
 
 class SinusoidalEmbedding(nn.Module):
@@ -363,7 +366,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), Mish(), nn.Linear(32, 16))
+        self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), MishLayer(), nn.Linear(32, 16))
         self.mid_layer = mlp(action_dim + 16 + state_dim, hidden_dim, hidden_dim, hidden_dim)
         self.final_layer = nn.Linear(hidden_dim, action_dim)
 
@@ -494,8 +497,9 @@ class DiffusionQL:
         q_up, q_scale = self.critic.q1_model, self.critic.q2_model
         if draws.coin <= 0.5:
             q_up, q_scale = q_scale, q_up
-        # The paper's alpha is eta / E|Q|: dividing by the size of Q makes eta mean the same on every task.
-        ql_loss = -q_up(x).mean() / q_scale(x.detach()).abs().mean().detach()
+        with torch.no_grad():  # the paper's alpha is eta / E|Q|, so that eta means the same whatever the size of the rewards
+            scale = q_scale(x).abs().mean()
+        ql_loss = -q_up(x).mean() / scale
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
 
