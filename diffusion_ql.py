@@ -6,29 +6,21 @@ denoise them (L_d), while a Q-function, learned from the same data, pulls it tow
     python diffusion_ql.py --env walker2d-medium-expert        # Minari's dataset, downloaded on first use
     python diffusion_ql.py --env walker2d-medium-expert-v2     # D4RL's own file: the data of the paper
     python diffusion_ql.py --env my.hdf5 --env-id Hopper-v4    # a file of your own in D4RL's format
-    python diffusion_ql.py --resume runs/walker2d-medium-expert/0-20260131-120000
     python diffusion_ql.py --help
 
-It reads from top to bottom in the order in which things happen: settings, data, diffusion policy, critics, update,
-evaluation, training loop. Where paper and release (the authors' code) differ it follows the release, which made the
+Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
 published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
 """
-import argparse, contextlib, copy, dataclasses, difflib, json, math, os, re, signal, sys, time, warnings  # noqa: E401
+import argparse, contextlib, copy, dataclasses, difflib, json, math, os, re, signal, sys, time  # noqa: E401
 from collections import namedtuple
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
-
+from typing import Literal, get_args
 import numpy as np
-import torch
-import torch.nn as nn
-import torch.nn.functional as F
+import torch, torch.nn as nn, torch.nn.functional as F  # noqa: E401
 from tqdm import tqdm
 
 class UserError(Exception):
-    """Something that the person at the keyboard can mend. main() prints it, without a traceback, and exits with 2."""
-
-class TrainingError(UserError):
-    """Training failed: a loss is no longer finite. main() exits with 1."""
+    """Something the person at the keyboard can mend: main() prints it, without a traceback, and exits with 2."""
 
 def require(condition, message):
     if not condition:
@@ -36,46 +28,44 @@ def require(condition, message):
 
 @contextlib.contextmanager
 def explain(message, *errors):
-    """Turns errors of the libraries into a UserError: the message, with {} standing for the error's own first line."""
+    """Turns the errors of a library into a UserError: the message, with {} standing for the error's own first line."""
     try:
         yield
-    except UserError:
-        raise
     except errors or Exception as error:
-        raise UserError(message.format((str(error).strip() or type(error).__name__).splitlines()[0])) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise error if isinstance(error, UserError) else UserError(message.format(reason)) from error
 
 # ---- Settings, and the paper's table of tasks ------------------------------------------------------------------------
-
-def option(default, help, low=None, high=math.inf, per_task=False):
-    """A field of Args: its default, its line in --help, its limits, and whether the paper sets it per task."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "per_task": per_task})
+def option(default, help, low=None, high=math.inf, group=None):
+    """A field of Args: its default, its line in --help, its limits, and the group of --help that begins with it."""
+    return dataclasses.field(default=default, metadata={"help": help, "limits": (low, high), "group": group})
 
 @dataclasses.dataclass
 class Args:
     """All settings, each an option of the command line. `Args.for_env(name)` fills in the paper's own for a task."""
-    env: str = option("walker2d-medium-expert", "dataset: a paper task, a Minari id, or the path of an .hdf5 file")
+    env: str = option("walker2d-medium-expert", "a paper task, a Minari id, or the path of an .hdf5 file", group="what to run")
     env_id: str = option("", "Gymnasium environment to evaluate in (default: the dataset's own)")
     algo: Literal["ql", "bc"] = option("ql", "ql: Diffusion-QL; bc: behaviour cloning alone, no critics")
-    steps: int = option(1_000_000, "gradient steps", 1, per_task=True)
-    eval_every: int = option(0, "steps between evaluations (default: 50,000, or a tenth of a short run)", 0)
+    steps: int = option(1_000_000, "gradient steps *", 1)
+    eval_every: int = option(0, "steps between evaluations (default: 50000, or a tenth of a short run)", 0)
     eval_episodes: int = option(0, "episodes per evaluation (default: 10 on MuJoCo tasks, 100 on others)", 0)
-    seed: int = option(0, "random seed; on the CPU it fixes everything", 0, 2**32 - 1)
+    seed: int = option(0, "random seed; on the CPU it fixes everything", 0, 2**32 - 200)
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: cuda where there is one, else cpu")
     early_stop: bool = option(False, "stop at the first evaluation whose L_d is not below the one before")
 
-    out: str = option("", "run folder (default: runs/<env>/<seed>-<time>)")
+    out: str = option("", "run folder (default: runs/<env>/<seed>-<time>)", group="files")
     resume: str = option("", "run folder to go on with, as if it had never stopped")
     init_from: tuple = option((), "begin with these weights: a run folder, a .pt file, or the release's .pth files")
     eval_only: bool = option(False, "train nothing: score the weights of --init-from or --resume")
     video: str = option("", "record an episode at the end: FILE.mp4 or FILE.gif")
     wandb: bool = option(False, "log to Weights & Biases as well (pip install wandb)")
 
-    lr: float = option(3e-4, "learning rate of the policy", 1e-12, per_task=True)
-    eta: float = option(1.0, "weight of the Q-loss in the policy loss", 0, per_task=True)
-    max_q_backup: bool = option(False, "back up the best of 10 next actions", per_task=True)
-    reward_tune: Literal["no", "normalize", "cql_antmaze"] = option("no", "transform of the rewards", per_task=True)
-    grad_norm: float = option(5.0, "largest norm of the gradients of policy and critics; 0: any", 0, per_task=True)
-    top_k: int = option(1, "offline selection: take the evaluation with the (top_k+1)-th smallest L_d", 0, per_task=True)
+    lr: float = option(3e-4, "learning rate of the policy *", 1e-12, group="hyperparameters (*: the paper's own on its tasks)")
+    eta: float = option(1.0, "weight of the Q-loss in the policy loss *", 0)
+    max_q_backup: bool = option(False, "back up the best of 10 next actions *")
+    reward_tune: Literal["no", "normalize", "cql_antmaze"] = option("no", "transform of the rewards *")
+    grad_norm: float = option(5.0, "largest norm of the gradients of policy and critics; 0: any *", 0)
+    top_k: int = option(1, "offline selection takes the evaluation with the (top_k+1)-th smallest L_d *", 0)
     n_timesteps: int = option(5, "N, denoising steps of the policy", 1)
     batch_size: int = option(256, "transitions per gradient step", 1)
     discount: float = option(0.99, "discount factor gamma", 0, 1)
@@ -95,12 +85,10 @@ class Args:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, choices, low = getattr(self, field.name), get_args(field.type), field.metadata["low"]
-            flag = "--" + field.name.replace("_", "-")
-            require(not choices or value in choices, f"{flag} {value}: choose from {', '.join(choices)}")
-            require(low is None or low <= value <= field.metadata["high"] and value < math.inf,
-                    f"{flag} {value} makes no sense: give a number from {low} to {field.metadata['high']}")
-        require(not self.video or Path(self.video).suffix in (".mp4", ".gif"), "--video needs a name that ends in .mp4 or .gif")
+            value, choices, (low, high) = getattr(self, field.name), get_args(field.type), field.metadata["limits"]
+            require(low <= value <= high and value < math.inf if field.type in (int, float) else value in (choices or [value]),
+                    f"--{field.name.replace('_', '-')} {value}: give {' or '.join(choices) or f'a number from {low} to {high}'}")
+        require(not self.video or self.video.endswith((".mp4", ".gif")), "--video needs a name that ends in .mp4 or .gif")
         self.eval_every = self.eval_every or min(50_000, max(1, self.steps // 10))
 
 Task = namedtuple("Task", "lr eta max_q_backup reward_tune steps grad_norm top_k paper_score")
@@ -127,12 +115,11 @@ PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's 
     "kitchen-partial-v0":           Task(3e-4, 0.005, False, "no",          1_000_000, 10, 2, 60.5),
     "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6),
 }
-REFERENCE_RETURNS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py)
-    "halfcheetah": (-280.178953, 12135.0), "hopper": (-20.272305, 3234.3), "walker2d": (1.629008, 4592.3),
-    "antmaze": (0, 1), "pen": (96.262799, 3076.833102), "kitchen": (0, 4)}
-D4RL_ENV_IDS = {  # what D4RL's own files were recorded in (Gymnasium's v5 differs, in Walker2d's feet for one)
-    "halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "pen": "AdroitHandPen-v1"}
+DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and what its files that fit today's environments run in
+    "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
+    "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
 D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+HDF5 = (".hdf5", ".h5")
 MINARI_IDS = {  # the tasks that Minari holds; medium-expert is two datasets together
     **{f"{robot}-{level}": [f"mujoco/{robot}/{part}-v0" for part in level.split("-")]
        for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},
@@ -141,48 +128,35 @@ MINARI_IDS = {  # the tasks that Minari holds; medium-expert is two datasets tog
 
 def paper_name(env):
     """The row of PAPER_TASKS whose settings fit a dataset, under whichever name it goes; None where there is none."""
-    env = Path(env).stem.replace("_", "-") if is_file_name(env) else env
+    env = Path(env).stem.replace("_", "-") if env.endswith(HDF5) else env
     env = next((name for name, ids in MINARI_IDS.items() if [env] == ids), env)
     env = re.sub("^(halfcheetah|hopper|walker2d)-expert$", r"\1-medium-expert", env)  # not in the paper: the nearest row
     return next((name for name in PAPER_TASKS if env in (name, name[:-3])), None)
 
-def is_file_name(env):
-    return env.endswith((".hdf5", ".h5"))
-
 # ---- Data: float32 tensors of transitions, actions scaled to [-1, 1] -------------------------------------------------
-
-class Batch(NamedTuple):
-    """Transitions: state and next_state (B, state_dim), action (B, action_dim), reward and not_done (B, 1)."""
-    state: torch.Tensor
-    action: torch.Tensor
-    next_state: torch.Tensor
-    reward: torch.Tensor
-    not_done: torch.Tensor
+# Transitions: state, next_state (B, state_dim), action (B, action_dim), reward, not_done (B, 1)
+Batch = namedtuple("Batch", "state action next_state reward not_done")
 
 class Dataset:
-    """An offline dataset: `transitions`, a Batch of them all, and the environment that its policies are scored in.
+    """An offline dataset: `transitions`, a Batch of them all, and `envs` to score policies in.
 
     arrays: states, actions, next states, rewards, terminals. spec: the environment's id or EnvSpec. reference: the
-    returns that score 0 and 100. Raises UserError where the data fits neither itself nor the environment.
-    """
-    def __init__(self, name, arrays, spec, reference=None):
-        self.name, self.spec, self.reference = name, spec, reference or (0, 100)  # unknown: the score is the return
+    returns that score 0 and 100. Raises UserError where the data does not fit the environment."""
+    def __init__(self, name, arrays, spec, reference=(0, 100)):
+        self.name, self.spec, self.reference = name, spec, reference
         self.envs = [self.make_env()]
         env, box = self.envs[0], self.envs[0].unwrapped.action_space
         self.env_id, self.state_dim, self.action_dim = env.spec.id, *env.observation_space.shape, *box.shape
         self.eval_episodes = 10 if "gymnasium.envs.mujoco" in str(env.spec.entry_point) else 100
         states, actions, next_states, rewards, terminals = arrays
-        require(len(states), f"{name} holds no transitions: check the file, or choose another --env")
-        for what, array, width in ("observations", states, self.state_dim), ("actions", actions, self.action_dim):
-            require(array.shape[1:] == (width,), f"{name}: {what} of shape {array.shape[1:]} do not fit {self.env_id}, whose are "
-                    f"({width},): name the environment of the data with --env-id")
-        for what, array in zip(("observations", "actions", "observations", "rewards"), arrays):
-            require(np.isfinite(array).all(), f"{name}: NaN or infinity in its {what}, first in transition "
-                    f"{np.argwhere(~np.isfinite(array))[:1, 0]}: clean the data first")
+        widths, own = (*states.shape[1:], *actions.shape[1:]), (self.state_dim, self.action_dim)
+        require(len(states), f"{name} holds no transitions: choose another --env")
+        require(widths == own, f"{name}: its states and actions are {widths} wide, but {self.env_id}'s {own}: give another --env-id")
+        bad = np.argwhere(~np.isfinite(np.column_stack(arrays[:4])))[:1, 0]
+        require(not len(bad), f"{name}: NaN or infinity, first in transition {bad}: clean the data, or choose another --env")
         actions = 2 * (actions - box.low) / (box.high - box.low) - 1
-        worst = np.abs(actions).max(1)  # a rounding of 0.1 % is forgiven
-        require(worst.max() < 1.001, f"{name}: the action of transition {worst.argmax()} is out of the bounds of {self.env_id}: "
-                "clip the actions in the data, or name their environment with --env-id")
+        bad = np.argwhere(abs(actions) > 1.001)[:1, 0]  # 0.1 % of rounding is forgiven
+        require(not len(bad), f"{name}: action {bad} is out of the bounds of {self.env_id}: clip the data, or give another --env-id")
         if self.env_id.startswith("AntMaze"):  # D4RL's episodes end at the goal, Minari's go on
             terminals = terminals | (rewards > 0)
         self.transitions = Batch(*(torch.as_tensor(array, dtype=torch.float32) for array in (
@@ -198,16 +172,12 @@ class Dataset:
                 gym.register_envs(gymnasium_robotics)
             env = gym.make(self.spec, **kwargs)
         box, space = env.action_space, env.observation_space
-        require(isinstance(box, gym.spaces.Box) and len(box.shape) == 1 and np.isfinite([box.low, box.high]).all(),
-                f"{env.spec.id} has the action space {box}: Diffusion-QL needs a Box of bounded, continuous actions")
+        require(isinstance(box, gym.spaces.Box) and box.is_bounded() and len(box.shape) == 1, f"{env.spec.id} has the actions {box}: "
+                "Diffusion-QL needs a Box of bounded, continuous ones")
         env = env if env.spec.max_episode_steps else gym.wrappers.TimeLimit(env, 1000)
-        flat = gym.spaces.Box(-np.inf, np.inf, flat_state(space.sample(), space).shape)
-        env = gym.wrappers.TransformObservation(env, lambda obs: flat_state(obs, space), flat)
-        return gym.wrappers.RescaleAction(env, -1.0, 1.0)
-
-    def to(self, device):
-        self.transitions = Batch(*(tensor.to(device) for tensor in self.transitions))
-        return self
+        env = gym.wrappers.TransformObservation(env, lambda obs: flat_state(obs, space), gym.spaces.Box(
+            -np.inf, np.inf, flat_state(space.sample(), space).shape))
+        return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
 
     def sample(self, batch_size):
         index = torch.randint(len(self.transitions.state), (batch_size,), device=self.transitions.state.device)
@@ -221,7 +191,7 @@ REWARD_TRANSFORMS = {"no": lambda r: r, "normalize": lambda r: (r - r.mean()) / 
 
 def flat_state(obs, space):
     """Flattens an observation, or a stack of them, to (..., state_dim). Goal tasks give [achieved goal, observation,
-    desired goal], but kitchen's goals, Dicts themselves, are left out: they never change."""
+    desired goal]; kitchen's goals, Dicts themselves, are left out: they never change."""
     if hasattr(space, "keys"):
         goals = ["achieved_goal", "observation", "desired_goal"]
         keys = sorted(space.keys(), key=lambda key: (goals.index(key) if key in goals else 3, key))
@@ -231,17 +201,14 @@ def flat_state(obs, space):
     return np.reshape(obs, (*np.shape(obs)[:np.ndim(obs) - len(space.shape)], -1)).astype(np.float32)
 
 def load_dataset(env, env_id=""):
-    """Loads what `env` names (a paper task, a Minari id, the path of an .hdf5 file) as a Dataset; downloads on first use.
-
-    env_id: evaluate in this environment, not the dataset's own. Raises UserError for unknown names, a missing network,
-    and files that cannot be read or do not fit.
-    """
+    """Loads what `env` names as a Dataset, to be evaluated in env_id or else its own environment; downloads on first use.
+    Raises UserError for unknown names, a missing network, and files that cannot be read or do not fit."""
     domain = (paper_name(env) or env).split("-")[0]
-    reference = REFERENCE_RETURNS.get(domain)
-    if is_file_name(env) or env in PAPER_TASKS:
-        require(is_file_name(env) or domain in D4RL_ENV_IDS, f"D4RL's {domain} files do not match today's {domain} environments "
-                f"(other coordinates, other widths).\nUse Minari's version of the task: --env {env[:-3]}")
-        env_id = env_id or D4RL_ENV_IDS.get(domain)
+    *reference, d4rl_env = DOMAINS.get(domain, (0, 100, ""))  # unknown: the score is the return
+    if env.endswith(HDF5) or env in PAPER_TASKS:
+        require(env.endswith(HDF5) or d4rl_env, f"D4RL's {domain} files do not match today's {domain} environments, which "
+                f"have other coordinates and widths.\nUse Minari's version of the task: --env {env[:-3]}")
+        env_id = env_id or d4rl_env
         require(env_id, f"say which environment to evaluate {env} in, for example --env-id Walker2d-v4")
         return Dataset(env, read_d4rl(env), env_id, reference)
     datasets, arrays = zip(*(read_minari(minari_id) for minari_id in MINARI_IDS.get(env, [env])))
@@ -258,102 +225,64 @@ def read_minari(name):
     import minari
     from minari.storage import get_dataset_path
     folder = get_dataset_path(name)
-    if not folder.exists() and not re.fullmatch(r".+/.+-v\d+", name):
-        known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
-        raise UserError(f"there is no task {name!r}. Nearest names: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
-                        "Type one of them, a Minari id (such as mujoco/ant/expert-v0), or the path of an .hdf5 file.")
     if not folder.exists():
+        known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
+        require(re.fullmatch(r".+/.+-v\d+", name), f"there is no task {name!r}. Nearest: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
+                "Type one of them, a Minari id (such as mujoco/ant/expert-v0), or the path of an .hdf5 file.")
         with explain(f"cannot download {name} ({{}}).\nRun again with a connection, or copy the dataset's folder to {folder}"):
             minari.download_dataset(name)
     with explain(f"cannot read {folder} ({{}}).\nPerhaps its download was cut off: delete that folder and run again."):
         dataset, columns = minari.load_dataset(name), []
         for episode in dataset.iterate_episodes():
             states, n = flat_state(episode.observations, dataset.observation_space), len(episode.actions)
-            require(len(states) == n + 1 and len(episode.rewards) == len(episode.terminations) == n, f"{name}: the lengths of "
-                    f"episode {episode.id} do not fit ({n} actions, {len(states)} observations): the file is damaged")
+            require(len(states) - 1 == len(episode.rewards) == n, f"episode {episode.id} has {n} actions, {len(states)} observations")
             columns.append((states[:-1], episode.actions, states[1:], episode.rewards, episode.terminations))
-        return dataset, [np.concatenate(column) for column in zip(*columns)] or [np.zeros(0)] * 5
+    return dataset, [np.concatenate(column) for column in zip(*columns)] or [np.zeros(0)] * 5
 
 def read_d4rl(env):
     """The arrays of a file in D4RL's format, or of a paper task's file in the d4rl package's cache, downloaded if need be.
-
-    This is D4RL's q-learning view: the next row is the next state, and rows with a timeout, which have none, are dropped.
-    """
+    D4RL's q-learning view: the next row is the next state, and rows with a timeout, which have none, are dropped."""
     import h5py
     path = Path(env)
-    if not is_file_name(env):
-        url = D4RL_URL + (f"hand_dapg_v1/{env}.hdf5" if env.startswith("pen") else f"gym_mujoco_v2/{env[:-3].replace('-', '_')}-v2.hdf5")
-        path = Path(os.environ.get("D4RL_DATASET_DIR", "~/.d4rl/datasets")).expanduser() / Path(url).name
-        partial = path.with_suffix(".part")
-        with explain(f"cannot download {url} ({{}}).\nRun again with a connection, or put that file at {path}"):
+    if not env.endswith(HDF5):
+        name = f"hand_dapg_v1/{env}.hdf5" if env.startswith("pen") else f"gym_mujoco_v2/{env[:-3].replace('-', '_')}-v2.hdf5"
+        path = Path(os.environ.get("D4RL_DATASET_DIR", "~/.d4rl/datasets")).expanduser() / Path(name).name
+        with explain(f"cannot download {D4RL_URL}{name} ({{}}).\nRun again with a connection, or put that file at {path}"):
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(partial))
-                h5py.File(partial).close()  # fails where the end is missing
-                partial.replace(path)
+                torch.hub.download_url_to_file(D4RL_URL + name, f"{path}.part")
+                h5py.File(f"{path}.part").close()  # fails where the end is missing
+                os.replace(f"{path}.part", path)
     require(path.exists(), f"there is no file {path}: check the path after --env")
     keys = "observations", "actions", "rewards", "terminals", "timeouts"
-    with explain(f"cannot read {path} ({{}}).\nPerhaps its download was cut off: delete that file and run again."), h5py.File(path) as file:
-        missing = [key for key in keys if key not in file]
-        require(not missing, f"{path} has no {', '.join(missing)}: it is not in D4RL's format")
-        arrays = [file[key][()] for key in keys]
-    require(len({len(array) for array in arrays}) == 1, f"{path}: the lengths of {', '.join(keys)} are {[len(a) for a in arrays]}: "
-            "they should be equal, the file is damaged")
-    states, actions, rewards, terminals, timeouts = arrays
+    with explain(f"cannot read {path} ({{}}).\nPerhaps its download was cut off: delete that file and run again."):
+        with h5py.File(path) as file:
+            missing = [key for key in keys if key not in file]
+            require(not missing, f"{path} has no {', '.join(missing)}: it is not in D4RL's format, use another file")
+            states, actions, rewards, terminals, timeouts = arrays = [file[key][()] for key in keys]
+    require(len(set(map(len, arrays))) == 1, f"{path}: the lengths of {', '.join(keys)} differ: use another file")
     keep = ~timeouts[:-1].astype(bool)
     return states[:-1][keep], actions[:-1][keep], states[1:][keep], rewards[:-1][keep].ravel(), terminals[:-1][keep].ravel().astype(bool)
 
 # ---- Diffusion policy ------------------------------------------------------------------------------------------------
 def vp_schedule(n_timesteps):
     """The variance-preserving schedule (section 4; Xiao et al. 2022): a dict of float32 tensors (n_timesteps,).
-
-    Index 0 is the least noisy step. Names and order of operations are the release's.
-    """
+    Index 0 is the least noisy step. Names and order of operations are the release's."""
     i, b_min, b_max = np.arange(1, n_timesteps + 1), 0.1, 10.0
-    betas = torch.tensor(1 - np.exp(-b_min / n_timesteps - 0.5 * (b_max - b_min) * (2 * i - 1) / n_timesteps**2), dtype=torch.float32)
-    alphas = 1 - betas
-    alphas_cumprod = torch.cumprod(alphas, 0)
-    previous = torch.cat([torch.ones(1), alphas_cumprod[:-1]])
-    posterior_variance = betas * (1 - previous) / (1 - alphas_cumprod)
-    return {
-        "betas": betas,
-        "alphas_cumprod": alphas_cumprod,
-        "sqrt_alphas_cumprod": alphas_cumprod.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1 - alphas_cumprod).sqrt(),
-        "sqrt_recip_alphas_cumprod": (1 / alphas_cumprod).sqrt(),
-        "sqrt_recipm1_alphas_cumprod": (1 / alphas_cumprod - 1).sqrt(),
-        "posterior_variance": posterior_variance,
-        "posterior_log_variance_clipped": posterior_variance.clamp(min=1e-20).log(),
-        "posterior_mean_coef1": betas * previous.sqrt() / (1 - alphas_cumprod),
-        "posterior_mean_coef2": (1 - previous) * alphas.sqrt() / (1 - alphas_cumprod),
-    }
-
-class Mish(torch.autograd.Function):
-    """x tanh(softplus(x)) from one exponential e = exp(x): the tanh is n / (n + 2) with n = e (e + 2).
-
-    F.mish computes the same, but with its backward it took a third of the training time on a CPU.
-    """
-    @staticmethod
-    def forward(ctx, x):
-        e = x.clamp(max=20).exp_()  # beyond 20 the tanh is 1 in float32
-        tanh = (e + 2).mul_(e)
-        n_plus_2 = tanh + 2
-        tanh.div_(n_plus_2)
-        if ctx.needs_input_grad[0]:  # derivative: tanh + 4 x e (e + 1) / (n + 2)^2
-            ctx.save_for_backward((e + 1).mul_(e).mul_(x).mul_(4).div_(n_plus_2.square_()).add_(tanh))
-        return tanh.mul_(x)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * ctx.saved_tensors[0]
-
-class MishLayer(nn.Module):
-    def forward(self, x):
-        return Mish.apply(x)
+    betas = 1 - np.exp(-b_min / n_timesteps - 0.5 * (b_max - b_min) * (2 * i - 1) / n_timesteps**2)
+    betas = torch.tensor(betas, dtype=torch.float32)
+    cumprod = torch.cumprod(1 - betas, 0)
+    previous = torch.cat([torch.ones(1), cumprod[:-1]])
+    variance = betas * (1 - previous) / (1 - cumprod)
+    return {"betas": betas, "alphas_cumprod": cumprod,
+            "sqrt_alphas_cumprod": cumprod.sqrt(), "sqrt_one_minus_alphas_cumprod": (1 - cumprod).sqrt(),
+            "sqrt_recip_alphas_cumprod": (1 / cumprod).sqrt(), "sqrt_recipm1_alphas_cumprod": (1 / cumprod - 1).sqrt(),
+            "posterior_variance": variance, "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+            "posterior_mean_coef1": betas * previous.sqrt() / (1 - cumprod),
+            "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
 
 def mlp(*widths):
-    layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), MishLayer())]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*(layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), nn.Mish())))
 
 class SinusoidalEmbedding(nn.Module):
     def forward(self, timestep):
@@ -363,10 +292,9 @@ class SinusoidalEmbedding(nn.Module):
 
 class Denoiser(nn.Module):
     """Predicts the noise epsilon in a noisy action, given the timestep and the state (appendix; layer names: the release)."""
-
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), MishLayer(), nn.Linear(32, 16))
+        self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), nn.Mish(), nn.Linear(32, 16))
         self.mid_layer = mlp(action_dim + 16 + state_dim, hidden_dim, hidden_dim, hidden_dim)
         self.final_layer = nn.Linear(hidden_dim, action_dim)
 
@@ -377,7 +305,6 @@ class Denoiser(nn.Module):
 
 class DiffusionPolicy(nn.Module):
     """pi(a | s): a DDPM over actions in [-1, 1], conditioned on the state (section 3, eqs. 1 and 2)."""
-
     def __init__(self, state_dim, action_dim, n_timesteps=5, hidden_dim=256):
         super().__init__()
         self.n_timesteps, self.action_dim = n_timesteps, action_dim
@@ -387,10 +314,8 @@ class DiffusionPolicy(nn.Module):
 
     def sample(self, state, noise=None, return_chain=False):
         """Denoises Gaussian noise into actions (B, action_dim) for state (B, state_dim); differentiable throughout (eq. 1).
-
         noise (N, B, action_dim): noise[0] is the starting point, the rest the steps' own from the noisiest to the
-        cleanest, the last step having none. return_chain: also every intermediate action, (N + 1, B, action_dim).
-        """
+        cleanest, the last step having none. return_chain: also every intermediate action, (N + 1, B, action_dim)."""
         if noise is None:
             noise = torch.randn(self.n_timesteps, len(state), self.action_dim, device=state.device)
         action = noise[0]
@@ -409,15 +334,13 @@ class DiffusionPolicy(nn.Module):
         """L_d, the denoising loss (eq. 2): scalar. timestep (B,) in 0..N-1 and noise (B, action_dim) are drawn if not given."""
         if timestep is None:
             timestep = torch.randint(self.n_timesteps, (len(action),), device=action.device)
-        if noise is None:
-            noise = torch.randn_like(action)
-        noisy = (self.sqrt_alphas_cumprod[timestep, None] * action + self.sqrt_one_minus_alphas_cumprod[timestep, None] * noise)
+        noise = torch.randn_like(action) if noise is None else noise
+        noisy = self.sqrt_alphas_cumprod[timestep, None] * action + self.sqrt_one_minus_alphas_cumprod[timestep, None] * noise
         return F.mse_loss(self.model(noisy, timestep, state), noise)
 
 # ---- Critics ---------------------------------------------------------------------------------------------------------
 class DoubleCritic(nn.Module):
     """Two independent Q-functions of (state, action)."""
-
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
         widths = state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim
@@ -430,17 +353,13 @@ class DoubleCritic(nn.Module):
         return self.q1_model(x), self.q2_model(x)
 
 # ---- The agent -------------------------------------------------------------------------------------------------------
-class Draws(NamedTuple):
-    """All the randomness of one update, so that it can be handed in."""
-    next_noise: torch.Tensor    # (N, B or 10 B, action_dim): sampling next actions
-    timestep: torch.Tensor      # (B,): of L_d
-    noise: torch.Tensor         # (B, action_dim): of L_d
-    policy_noise: torch.Tensor  # (N, B, action_dim): sampling the policy's own actions
-    coin: float                 # above 0.5, Q1 is maximised and Q2 normalises; else the reverse
+Draws = namedtuple("Draws", "next_noise timestep noise policy_noise coin")
+
+def average(target, network, share):  # target ← (1 - share) target + share network
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), share)
 
 class DiffusionQL:
     """Algorithm 1 of the paper. To build another algorithm from it, override `critic_loss` or `policy_loss`."""
-
     def __init__(self, state_dim, action_dim, args=None, device="cpu"):
         self.args, self.device, self.step = args or Args(), torch.device(device), 0
         self.actor = DiffusionPolicy(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim).to(device)
@@ -449,14 +368,17 @@ class DiffusionQL:
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=self.args.lr, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=self.args.critic_lr, fused=True)
+        self.parts = dict(actor=self.actor, ema_actor=self.ema_actor, critic=self.critic, critic_target=self.critic_target,
+                          actor_optimizer=self.actor_optimizer, critic_optimizer=self.critic_optimizer)  # of a checkpoint
 
     def draw(self, batch_size):
+        """All the randomness of one update, so that it can be handed in."""
         n, action_dim, repeats = self.args.n_timesteps, self.actor.action_dim, 10 if self.args.max_q_backup else 1
-        return Draws(torch.randn(n, repeats * batch_size, action_dim, device=self.device),
-                     torch.randint(n, (batch_size,), device=self.device),
-                     torch.randn(batch_size, action_dim, device=self.device),
-                     torch.randn(n, batch_size, action_dim, device=self.device),
-                     torch.rand(()).item())  # on the CPU: no waiting for the GPU
+        return Draws(next_noise=torch.randn(n, repeats * batch_size, action_dim, device=self.device),
+                     timestep=torch.randint(n, (batch_size,), device=self.device),  # this and the next one: L_d's
+                     noise=torch.randn(batch_size, action_dim, device=self.device),
+                     policy_noise=torch.randn(n, batch_size, action_dim, device=self.device),
+                     coin=torch.rand(()).item())  # above 0.5, Q1 is maximised and Q2 normalises; else the reverse
 
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
@@ -468,9 +390,9 @@ class DiffusionQL:
         loss, policy_metrics = self.policy_loss(batch, draws)  # eq. 3
         self.descend(loss, self.actor, self.actor_optimizer)
         if self.step >= args.ema_start and self.step % args.ema_every == 0:
-            move_towards(self.ema_actor, self.actor, 1 - args.ema_decay)
+            average(self.ema_actor, self.actor, 1 - args.ema_decay)
         if args.algo == "ql":
-            move_towards(self.critic_target, self.critic, args.tau)
+            average(self.critic_target, self.critic, args.tau)
         self.step += 1
         return {**metrics, **policy_metrics}
 
@@ -528,36 +450,13 @@ class DiffusionQL:
         choice = torch.multinomial(q.softmax(-1), 1)[:, 0]
         return actions[torch.arange(len(actions), device=choice.device), choice]
 
-    def parts(self):
-        """What a checkpoint holds, by name."""
-        names = "actor", "ema_actor", "critic", "critic_target", "actor_optimizer", "critic_optimizer"
-        return {name: getattr(self, name) for name in names}
-
-    def load(self, saved, source):
-        """Loads those parts that `saved` has; returns their names. Raises UserError where shapes differ."""
-        for name, part in self.parts().items():
-            if name in saved and isinstance(part, nn.Module):
-                own, new = part.state_dict(), saved[name]
-                for key in dict(part.named_parameters()).keys() | (own.keys() & new.keys()):
-                    require(key in new and own[key].shape == new[key].shape, f"{source} does not fit: {name} {key} should have shape "
-                            f"{tuple(own[key].shape)}: use the task and the settings that it was trained with")
-                part.load_state_dict({key: new[key] for key in own.keys() & new.keys()}, strict=False)
-            elif name in saved:
-                part.load_state_dict(saved[name])
-        return self.parts().keys() & saved.keys()
-
-def move_towards(average, network, share):
-    """average ← (1 - share) average + share network"""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), share)
-
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
-def evaluate(agent, dataset, episodes=10, seed=0):
+def evaluate(agent, dataset, episodes=None, seed=100, frames=None):
     """Returns (episodes,) of one episode each, all stepped side by side with one call of `agent.act` per step.
-
-    In AntMaze an episode counts 1 if the goal was reached, in kitchen the number of tasks completed; D4RL scores them so.
-    The state of PyTorch's random generators is left as it was.
-    """
-    dataset.envs += [dataset.make_env() for _ in range(episodes - len(dataset.envs))]  # kept: kitchens take long to make
+    As D4RL has it, an AntMaze episode returns 1 if the goal was reached, a kitchen episode the number of tasks completed.
+    PyTorch's random state is left as it was. frames: a list that gets images of the first episode."""
+    episodes = episodes or dataset.eval_episodes
+    dataset.envs += [dataset.make_env() for _ in range(episodes - len(dataset.envs))]
     envs, returns, running = dataset.envs[:episodes], np.zeros(episodes), list(range(episodes))
     with torch.random.fork_rng([agent.device] if agent.device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -567,161 +466,138 @@ def evaluate(agent, dataset, episodes=10, seed=0):
             for i, action in zip(list(running), actions):
                 states[i], reward, terminated, truncated, info = envs[i].step(action)
                 returns[i] += reward
-                if "episode_task_completions" in info:
+                if dataset.env_id.startswith("AntMaze"):
+                    terminated = returns[i] = reward > 0
+                elif "episode_task_completions" in info:
                     returns[i] = len(info["episode_task_completions"])
-                elif dataset.env_id.startswith("AntMaze"):
-                    returns[i] = reward > 0
-                    terminated |= reward > 0
                 if terminated or truncated:
                     running.remove(i)
+            if frames is not None:
+                frames.append(envs[0].render())
     return returns
 
-def record_video(agent, dataset, path, seed=0, trial=False):
-    """Records one episode to `path` (.mp4 or .gif). Raises UserError where the machine cannot render; trial: only that."""
+def record_video(agent, dataset, path=""):
+    """Records an episode to `path` (.mp4 or .gif), or only tries to render. Raises UserError where the machine cannot."""
     import imageio
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
     with explain("this machine cannot render ({}).\nInstall OpenGL (Debian: libegl1, or libosmesa6 with MUJOCO_GL=osmesa), or drop --video"):
-        env = dataset.make_env(render_mode="rgb_array")
-        state, frames, done = env.reset(seed=seed)[0], [], trial
-        frames.append(env.render())
-        while not done:
-            action = agent.act(torch.as_tensor(state, device=agent.device)[None])[0].cpu().numpy()
-            state, _, terminated, truncated, _ = env.step(action)
-            frames.append(env.render())
-            done = terminated or truncated
-    if not trial:
+        env, frames = dataset.make_env(render_mode="rgb_array"), []
+        env.reset()
+        env.render()
+    if path:
+        stage = copy.copy(dataset)
+        stage.envs = [env]
+        evaluate(agent, stage, 1, frames=frames)
         write(path, lambda partial: imageio.mimsave(partial, frames, format=Path(path).suffix, fps=env.metadata["render_fps"]))
 
 # ---- Training loop ---------------------------------------------------------------------------------------------------
-
 def write(path, content):
     """Writes a file whole or not at all. content: a text, or a function that writes to the path that it is given."""
     partial = Path(f"{path}.part")
     partial.write_text(content) if isinstance(content, str) else content(partial)
     os.replace(partial, path)
 
-def load_weights(agent, paths):
-    """Loads networks from a run folder, a .pt file of one, or the release's actor_N.pth and critic_N.pth (of a folder of
-    them, those of the highest N). Raises UserError for files that are missing, damaged or of other shapes."""
-    files, found = [], set()
+def load_weights(agent, paths, optimizers=False):
+    """Loads a run folder's checkpoint, a .pt file, or the release's actor_N.pth and critic_N.pth (of a folder, the latest).
+    Returns all that the files hold. Raises UserError for files that are missing, damaged, or of another shape."""
+    latest = lambda path, name: sorted(path.glob(name), key=lambda file: (len(file.name), file.name))[-1:]  # noqa: E731
+    found = {}
     for path in map(Path, paths):
-        newest = [sorted(path.glob(f"{part}_*.pth"), key=lambda file: (len(file.name), file.name))[-1:] for part in ("actor", "critic")]
-        files += [path] if not path.is_dir() else [path / "checkpoint.pt"] if (path / "checkpoint.pt").exists() else sum(newest, [])
-    for file in files:
-        saved = load_file(file, agent.device)
-        if "actor" not in saved:  # the release's; both averages begin as copies
-            saved = dict.fromkeys(("critic", "critic_target") if "q1_model.0.weight" in saved else ("actor", "ema_actor"), saved)
-        found |= agent.load({name: part for name, part in saved.items() if "optimizer" not in name}, file)
-    missing = {"actor"} | ({"critic"} if agent.args.algo == "ql" else set()) - found
-    require(not missing - found, f"{' '.join(paths)} has no weights of the {' and the '.join(sorted(missing - found))}: name a run folder, "
-            "a checkpoint.pt, or both actor_N.pth and critic_N.pth")
-
-def load_file(path, device):
-    with explain(f"cannot read {path} ({{}}): it is not a whole checkpoint, so name another one"):
-        saved = torch.load(path, map_location=device, weights_only=True)  # runs no code from the file
-        return dict(saved.items())
-
-@contextlib.contextmanager
-def stop_requests():
-    """A list that Ctrl-C or SIGTERM adds to, so that the loop can end between two steps; the second one ends it at once."""
-    requests, signals = [], (signal.SIGINT, signal.SIGTERM)
-    def request(number, frame):
-        if requests:
-            raise KeyboardInterrupt
-        requests.append(number)
-        tqdm.write("stopping after this step or evaluation ...")
-    previous = [signal.signal(number, request) for number in signals]
-    try:
-        yield requests
-    finally:
-        for number, handler in zip(signals, previous):
-            signal.signal(number, handler)
-
-def prepare(args, agent_class):
-    """The dataset and the agent of a run, on their device."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    with explain(f"PyTorch has no {device} here ({{}}): use --device cpu"):
-        torch.zeros(1, device=device)
-    dataset = load_dataset(args.env, args.env_id).to(device)
-    data = dataset.transitions
-    require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: choose a --batch-size up to that")
-    dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
-    torch.manual_seed(args.seed)
-    return dataset, agent_class(dataset.state_dim, dataset.action_dim, args, device)
-
-def get_random_state():
-    return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
-
-def set_random_state(state):
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
-
-def start_folder(args):
-    name = Path(args.env).stem if is_file_name(args.env) else args.env.replace("/", "-")
-    folder = Path(args.out or f"runs/{name}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        require(not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
-        settings = {name: value for name, value in vars(args).items() if name not in RUN_OPTIONS}
-        write(folder / "config.json", json.dumps(settings, indent=2))
-    return folder
+        for file in latest(path, "checkpoint.pt") or latest(path, "actor_*.pth") + latest(path, "critic_*.pth") or [path]:
+            with explain(f"cannot load {file} ({{}}): give a whole checkpoint, of the same task and settings"):
+                saved = torch.load(file, map_location=agent.device, weights_only=True)  # runs no code from the file
+                if "step" not in saved:  # the release's; the averages begin as copies
+                    names = ("critic", "critic_target") if "q1_model.0.weight" in saved else ("actor", "ema_actor")
+                    saved = dict.fromkeys(names, dict(saved))
+                for name, part in agent.parts.items():
+                    if name in saved and isinstance(part, nn.Module):  # the release's have some buffers more
+                        weights = {key: value for key, value in saved[name].items() if key in part.state_dict()}
+                        part.load_state_dict({**dict(part.named_buffers()), **weights})
+                    elif name in saved and optimizers:
+                        part.load_state_dict(saved[name])
+            found |= saved
+    missing = {"actor"} | {"critic"} * (agent.args.algo == "ql") - found.keys()
+    require(not missing, f"{' '.join(map(str, paths))} has no {' and no '.join(missing)}: name both actor_N.pth and critic_N.pth")
+    return found
 
 def train(args, agent_class=DiffusionQL):
-    """Trains as `args` say, evaluates, and keeps the run folder up to date; returns what result.json holds.
-
-    Raises UserError where something does not fit, TrainingError as soon as a loss is not finite, and, with everything
-    saved, KeyboardInterrupt after Ctrl-C or SIGTERM.
-    """
-    dataset, agent = prepare(args, agent_class)
-    history, totals, pending = [], {}, []  # evaluations; sums of the metrics since the last one; metrics not yet read
+    """Trains as `args` say, evaluates, and keeps the run folder; returns what result.json holds. eval_only: scores weights.
+    Raises UserError where something does not fit, FloatingPointError as soon as a loss is not finite, and, with everything
+    saved, KeyboardInterrupt after Ctrl-C or SIGTERM."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    with explain(f"PyTorch finds no {device} here ({{}}): use --device cpu"):
+        torch.zeros(1, device=device)
+    dataset = load_dataset(args.env, args.env_id)
+    data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
+    dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
+    require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: give a smaller --batch-size")
+    torch.manual_seed(args.seed)
+    agent = agent_class(dataset.state_dim, dataset.action_dim, args, device)
+    history, totals, folder = [], {}, Path(args.resume)  # one row per evaluation; sums of the metrics since the last one
     if args.video:
-        record_video(agent, dataset, args.video, trial=True)
+        record_video(agent, dataset)
     if args.resume:
-        folder = Path(args.resume)
-        saved = load_file(folder / "checkpoint.pt", agent.device)
-        agent.load(saved, folder)
+        saved = load_weights(agent, [folder / "checkpoint.pt"], optimizers=True)
         agent.step, history, totals = saved["step"], saved["history"], saved["totals"]
-        set_random_state(saved["random"])
-    else:
-        load_weights(agent, args.init_from) if args.init_from else None
+        torch.set_rng_state(saved["random"][0].cpu())
+        torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"][1:]])
+    elif args.init_from:
+        load_weights(agent, args.init_from)
+    if args.eval_only:
+        returns = evaluate(agent, dataset, args.eval_episodes)
+        scores = dataset.score(returns)
+        print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
+        return record_video(agent, dataset, args.video) if args.video else {"score": scores.mean()}
+    if not args.resume:
         folder = start_folder(args)
-    with explain("--wandb needs a package: pip install wandb", ImportError):
+    with explain("--wandb needs its package: pip install wandb", ImportError):
         if args.wandb:
             import wandb
             wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
-    print(f"{args.env}: {len(dataset.transitions.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}; evaluated in "
-          f"{dataset.env_id}; on {agent.device}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v != '')}\nrun folder: {folder}", flush=True)
+    print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
+          f"on {device}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', ()))}\nrun folder: {folder}", flush=True)
+
+    stop = []
+    def request_stop(number, frame):  # Ctrl-C or SIGTERM: stop between two steps; a second one stops at once
+        stop.append(number)
+        signal.signal(number, handlers[number])
+    handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def checkpoint(name):
-        parts = {name: part.state_dict() for name, part in agent.parts().items()}
-        state = {**parts, "step": agent.step, "history": history, "totals": totals, "random": get_random_state()}
+        read_metrics()
+        parts = {name: part.state_dict() for name, part in agent.parts.items()}
+        random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        state = {**parts, "step": agent.step, "history": history, "totals": totals, "random": random}
         write(folder / name, lambda partial: torch.save(state, partial))
 
     def read_metrics():
-        """Adds up the metrics of the last steps; on a GPU this waits for it, so it is not done at every step."""
+        """Adds up the metrics of the last steps. On a GPU this waits for it, so it is not done at every step."""
+        if not pending:
+            return
         values = torch.stack([torch.stack(list(metrics.values())) for metrics in pending]).double().cpu()
         broken = (~values.isfinite()).any(1).nonzero()
         if len(broken):
-            raise TrainingError(f"a loss is not finite at step {agent.step - len(pending) + 1 + int(broken[0]):,}; checkpoint.pt in {folder} "
-                                "is the last good one, if any.\nTry a lower --lr or --eta, or a smaller --grad-norm.")
-        for name, total, last in zip(pending[0], values.sum(0).tolist(), values[-1].tolist()):
-            totals[name] = totals.get(name, 0.0) + total
-            if agent.step % 100 == 0:
-                board.add_scalar(f"losses/{name}", last, agent.step)
+            raise FloatingPointError(f"a loss is not finite at step {agent.step - len(pending) + 1 + int(broken[0]):,}. {folder} keeps the last "
+                                     "good checkpoint.\nTry a lower --lr or --eta, or a smaller --grad-norm.")
+        last = dict(zip(pending[0], values[-1].tolist()))
+        totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).tolist())})
         totals["steps"] = totals.get("steps", 0) + len(pending)
-        bar.set_postfix({name: f"{value:.3g}" for name, value in zip(pending[0], values[-1].tolist())}, refresh=False)
+        bar.set_postfix(last, refresh=False)
+        if agent.step % 100 == 0:
+            for name, value in last.items():
+                board.add_scalar(f"losses/{name}", value, agent.step)
         pending.clear()
 
-    with (SummaryWriter(folder, purge_step=agent.step + 1) as board, stop_requests() as stop, tqdm(
-            total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30) as bar):
-        read_every, saved_at, early = 1 if agent.device.type == "cpu" else 100, time.time(), False
+    bar = tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30)
+    pending, read_every, early = [], 1 if device == "cpu" else 100, False
+    with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
         while True:
             due = agent.step and (agent.step % args.eval_every == 0 or agent.step >= args.steps)
             if due and agent.step not in [row["step"] for row in history]:
-                returns = evaluate(agent, dataset, args.eval_episodes or dataset.eval_episodes, args.seed + 100)
+                checkpoint("checkpoint.pt")
+                returns = evaluate(agent, dataset, args.eval_episodes)
                 steps, scores = totals.pop("steps"), dataset.score(returns)
                 history.append({"step": agent.step, "score": scores.mean().item(), "score_std": scores.std().item(),
                                 "return": returns.mean().item(), **{name: total / steps for name, total in totals.items()}})
@@ -736,26 +612,33 @@ def train(args, agent_class=DiffusionQL):
                 break
             pending.append(agent.update(dataset.sample(args.batch_size)))
             bar.update()
-            save = agent.step % args.eval_every == 0 or agent.step == args.steps or time.time() > saved_at + 300
-            if save or len(pending) == read_every:
+            if len(pending) == read_every:
                 read_metrics()
-            if save:
+            if agent.step % 5000 == 0:
                 checkpoint("checkpoint.pt")
-                saved_at = time.time()
-        if pending:
-            read_metrics()
         checkpoint("checkpoint.pt")
+    for number in handlers:
+        signal.signal(number, handlers[number])
     if stop and agent.step < args.steps:
         raise KeyboardInterrupt(f"Stopped at step {agent.step:,}; everything is saved. To go on:\npython diffusion_ql.py --resume {folder}")
-    paper_score = PAPER_TASKS[paper_name(args.env)].paper_score if paper_name(args.env) else None
-    result = {"env": args.env, "algo": args.algo, "seed": args.seed, "paper_score": paper_score, "final": history[-1], **select(history, args.top_k)}
+    task = PAPER_TASKS.get(paper_name(args.env))
+    result = {"env": args.env, "algo": args.algo, "seed": args.seed, "paper_score": task and task.paper_score,
+              "final": history[-1], **select(history, args.top_k)}
     write(folder / "result.json", json.dumps(result, indent=2))
-    for name, how in ("final", "the last"), ("online", "the best score"), ("offline", "chosen by L_d alone"):
-        print(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,} ({how})")
-    print(f"run folder: {folder}")
+    print("\n".join(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,}"
+                    for name in ("final", "online", "offline")) + f"\nrun folder: {folder}")
     if args.video:
-        record_video(agent, dataset, args.video, args.seed + 100)
+        record_video(agent, dataset, args.video)
     return result
+
+def start_folder(args):
+    name = Path(args.env).stem if args.env.endswith(HDF5) else args.env.replace("/", "-")
+    folder = Path(args.out or f"runs/{name}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+    with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        require(not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
+        write(folder / "config.json", json.dumps({name: value for name, value in vars(args).items() if name not in RUN_OPTIONS}, indent=2))
+    return folder
 
 def select(history, top_k):
     """The paper's model selections: *online* by the best score, *offline* by the (top_k + 1)-th smallest L_d."""
@@ -765,49 +648,46 @@ def select(history, top_k):
 def report(folder, args, history, board):
     """After each evaluation: a printed line, TensorBoard, progress.csv and curves.png."""
     from matplotlib.figure import Figure
-    last, paper = history[-1], PAPER_TASKS.get(paper_name(args.env))
+    last, task = history[-1], PAPER_TASKS.get(paper_name(args.env))
     tqdm.write(f"step {last['step']:>9,} | score {last['score']:6.1f} ± {last['score_std']:4.1f} | " + " | ".join(
         f"{name} {value:.4g}" for name, value in list(last.items())[3:]), file=sys.stdout)
     board.add_scalar("charts/score", last["score"], last["step"])
-    board.add_scalar("charts/return", last["return"], last["step"])
     write(folder / "progress.csv", "".join(",".join(map(str, line)) + "\n" for line in [last, *(row.values() for row in history)]))
     figure = Figure(figsize=(11, 3.5), layout="constrained")
-    column = {name: np.array([row[name] for row in history]) for name in last}
-    for axis, title, names in zip(figure.subplots(1, 3), (f"{args.env}: score", "policy losses", "critics"),
-                                  (["score"], ["bc_loss", "ql_loss"], ["critic_loss", "q"])):
-        for name in [name for name in names if name in column]:
-            axis.plot(column["step"], column[name], marker=".", label=name)
+    step, score, std = (np.array([row[name] for row in history]) for name in ("step", "score", "score_std"))
+    left, *others = figure.subplots(1, 3)
+    left.plot(step, score, marker=".", label="score")
+    left.fill_between(step, score - std, score + std, alpha=0.2, label="± std over episodes")
+    if task:
+        left.axhline(task.paper_score, color="black", ls="--", label=f"paper: {task.paper_score} after {task.steps:,} steps")
+    for axis, names in zip(others, (["bc_loss", "ql_loss"], ["critic_loss", "q"])):
+        for name in (name for name in names if name in last):
+            axis.plot(step, [row[name] for row in history], marker=".", label=name)
+    for axis, title in zip((left, *others), (f"{args.env}: score", "policy losses", "critics")):
         axis.set(title=title, xlabel="gradient steps")
-        if "score" in names:
-            low, high = column["score"] - column["score_std"], column["score"] + column["score_std"]
-            axis.fill_between(column["step"], low, high, alpha=0.2, label="± std over episodes")
-            if paper:
-                axis.axhline(paper.paper_score, color="black", ls="--", label=f"paper: {paper.paper_score} after {paper.steps:,} steps")
         axis.legend(fontsize=8) if axis.lines else axis.set_axis_off()
     write(folder / "curves.png", lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
-
-GROUPS = {"env": "what to run", "out": "files", "lr": "hyperparameters (*: set to the paper's own for each of its tasks)"}
-RUN_OPTIONS = {"out", "resume", "init_from", "eval_only", "video", "wandb"}  # not part of what a run is
+RUN_OPTIONS = {"out", "resume", "init_from", "eval_only", "video", "wandb"}  # not settings of the run itself
 
 def parse_args(argv=None):
     """The Args of a command line. Raises UserError for what makes no sense."""
     parser = argparse.ArgumentParser(
-        description="Trains Diffusion-QL on an offline dataset and reports its D4RL score.", argument_default=argparse.SUPPRESS,
-        allow_abbrev=False, usage="python diffusion_ql.py [options]", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=120, max_help_position=32))
-    for field in dataclasses.fields(Args):
-        if field.name in GROUPS:
-            group = parser.add_argument_group(GROUPS[field.name])
-        kind, choices = field.type, get_args(field.type)
-        how = ({"choices": choices} if choices else {"action": argparse.BooleanOptionalAction} if kind is bool else
-               {"nargs": "+", "metavar": "PATH"} if kind is tuple else {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}[kind]})
-        default = "" if "(default" in field.metadata["help"] or field.default in ("", ()) else f" (default: {field.default}{'*' * field.metadata['per_task']})"
-        group.add_argument("--" + field.name.replace("_", "-"), help=field.metadata["help"] + default, **how)
+        description="Trains Diffusion-QL on an offline dataset and reports its D4RL score.", usage="python diffusion_ql.py [options]",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, 32, width=120), argument_default=argparse.SUPPRESS, allow_abbrev=False)
     parser.error = lambda message: require(False, f"{message}. All options: python diffusion_ql.py --help")
+    for field in dataclasses.fields(Args):
+        kind, choices, line, default = field.type, get_args(field.type), field.metadata["help"], field.default
+        group = parser.add_argument_group(field.metadata["group"]) if field.metadata["group"] else group
+        how = {bool: {"action": argparse.BooleanOptionalAction}, tuple: {"nargs": "+", "metavar": "PATH"}}.get(
+            kind, {"choices": choices} if choices else {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}.get(kind)})
+        line += "" if "(default" in line or default in ("", ()) else f" (default: {default})"
+        group.add_argument("--" + field.name.replace("_", "-"), help=line, **how)
     given = vars(parser.parse_args(argv))
-    require(not given.get("eval_only") or "resume" in given or "init_from" in given, "--eval-only needs weights: add --init-from or --resume")
-    config = Path(given.get("resume") or (given.get("init_from", [""])[0] if given.get("eval_only") else ""), "config.json")
+    weights = [given["resume"]] if "resume" in given else given.get("init_from", [""]) if "eval_only" in given else [""]
+    require("eval_only" not in given or weights[0], "--eval-only needs weights: add --init-from or --resume")
+    config = Path(weights[0], "config.json")
     require(config.exists() or "resume" not in given, f"{config.parent} is no run folder: it has no config.json")
     if not config.exists():
         return Args.for_env(given.pop("env", Args.env), **given)
@@ -820,22 +700,12 @@ def parse_args(argv=None):
 
 def main():
     try:
-        args = parse_args()
-        if not args.eval_only:
-            train(args)
-            return
-        dataset, agent = prepare(args, DiffusionQL)
-        load_weights(agent, args.init_from or [args.resume])
-        returns = evaluate(agent, dataset, args.eval_episodes or dataset.eval_episodes, args.seed + 100)
-        scores = dataset.score(returns)
-        print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f} over {len(returns)} episodes in {dataset.env_id}")
-        record_video(agent, dataset, args.video, args.seed + 100) if args.video else None
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) and not isinstance(error, TrainingError) else 1)
+        train(parse_args())
     except KeyboardInterrupt as error:
-        print(error, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(print(error, file=sys.stderr) or 130)
+    except (UserError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
 
 if __name__ == "__main__":
     main()
