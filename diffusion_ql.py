@@ -489,12 +489,12 @@ def record_video(agent, dataset, path=""):
         stage = copy.copy(dataset)
         stage.envs = [env]
         evaluate(agent, stage, 1, frames=frames)
-        write(path, lambda partial: imageio.mimsave(partial, frames, format=Path(path).suffix, fps=env.metadata["render_fps"]))
+        write(path, lambda partial: imageio.mimsave(partial, frames, fps=env.metadata["render_fps"]))
 
 # ---- Training loop ---------------------------------------------------------------------------------------------------
 def write(path, content):
     """Writes a file whole or not at all. content: a text, or a function that writes to the path that it is given."""
-    partial = Path(f"{path}.part")
+    partial = Path(path).with_name(f"part-{Path(path).name}")
     partial.write_text(content) if isinstance(content, str) else content(partial)
     os.replace(partial, path)
 
@@ -517,7 +517,7 @@ def load_weights(agent, paths, optimizers=False):
                     elif name in saved and optimizers:
                         part.load_state_dict(saved[name])
             found |= saved
-    missing = {"actor"} | {"critic"} * (agent.args.algo == "ql") - found.keys()
+    missing = {"actor", "critic" if agent.args.algo == "ql" else "actor"} - found.keys()
     require(not missing, f"{' '.join(map(str, paths))} has no {' and no '.join(missing)}: name both actor_N.pth and critic_N.pth")
     return found
 

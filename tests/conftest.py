@@ -1,5 +1,6 @@
 """Small datasets that the tests make themselves, through Minari's and h5py's own writers, on a tiny MuJoCo task."""
 import copy
+import os
 import sys
 
 import gymnasium as gym
@@ -8,9 +9,13 @@ import h5py
 import minari
 import numpy as np
 import pytest
+import torch
 from minari.data_collector import EpisodeBuffer
 
 import diffusion_ql
+
+torch.set_num_threads(1)  # for networks of 16 units, a second thread costs more than it brings
+os.environ["OMP_NUM_THREADS"] = "1"  # the same in subprocesses
 
 TINY = dict(steps=20, eval_every=10, eval_episodes=2, batch_size=16, hidden_dim=16, candidates=4, device="cpu")
 TINY_FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]

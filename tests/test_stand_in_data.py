@@ -17,7 +17,7 @@ def shared(monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", str(DATA / "d4rl"))
 
 
-@pytest.mark.parametrize("env, version, size", [("walker2d-medium-expert", "v5", 99_573 + 99_285), ("walker2d-medium-expert-v2", "v4", 61_062 - 1 - 29)])
+@pytest.mark.parametrize("env, version, size", [("walker2d-medium-expert", "v5", 99_573 + 99_285), ("walker2d-medium-expert-v2", "v4", 61_062 - 1 - 30)])
 def test_walker2d_medium_expert(env, version, size):
     data = load_dataset(env)
     assert data.env_id == f"Walker2d-{version}" and (data.state_dim, data.action_dim) == (17, 6)
