@@ -52,14 +52,12 @@ class Args:
     seed: int = option(0, "random seed; on the CPU it fixes everything", 0, 2**32 - 200)
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: cuda where there is one, else cpu")
     early_stop: bool = option(False, "stop at the first evaluation whose L_d is not below the one before")
-
     out: str = option("", "run folder (default: runs/<env>/<seed>-<time>)", group="files")
     resume: str = option("", "run folder to go on with, as if it had never stopped")
     init_from: tuple = option((), "begin with these weights: a run folder, a .pt file, or the release's .pth files")
     eval_only: bool = option(False, "train nothing: score the weights of --init-from or --resume")
     video: str = option("", "record an episode at the end: FILE.mp4 or FILE.gif")
     wandb: bool = option(False, "log to Weights & Biases as well (pip install wandb)")
-
     lr: float = option(3e-4, "learning rate of the policy *", 1e-12, group="hyperparameters (*: the paper's own on its tasks)")
     eta: float = option(1.0, "weight of the Q-loss in the policy loss *", 0)
     max_q_backup: bool = option(False, "back up the best of 10 next actions *")
@@ -76,13 +74,11 @@ class Args:
     ema_start: int = option(1000, "step of its first update", 0)
     candidates: int = option(50, "actions proposed when acting; one is drawn by softmax of Q", 1)
     hidden_dim: int = option(256, "width of all networks", 1)
-
     @classmethod
     def for_env(cls, env, **overrides):
         """The settings for a dataset: the row of the paper's table that fits it, then `overrides`."""
         row = PAPER_TASKS[paper_name(env)]._asdict() if paper_name(env) else {}
         return cls(**{"env": env, **{name: value for name, value in row.items() if name != "paper_score"}, **overrides})
-
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, choices, (low, high) = getattr(self, field.name), get_args(field.type), field.metadata["limits"]
@@ -134,12 +130,10 @@ def paper_name(env):
     return next((name for name in PAPER_TASKS if env in (name, name[:-3])), None)
 
 # ---- Data: float32 tensors of transitions, actions scaled to [-1, 1] -------------------------------------------------
-# Transitions: state, next_state (B, state_dim), action (B, action_dim), reward, not_done (B, 1)
-Batch = namedtuple("Batch", "state action next_state reward not_done")
+Batch = namedtuple("Batch", "state action next_state reward not_done")  # (B, state_dim), (B, action_dim), ..., (B, 1), (B, 1)
 
 class Dataset:
     """An offline dataset: `transitions`, a Batch of them all, and `envs` to score policies in.
-
     arrays: states, actions, next states, rewards, terminals. spec: the environment's id or EnvSpec. reference: the
     returns that score 0 and 100. Raises UserError where the data does not fit the environment."""
     def __init__(self, name, arrays, spec, reference=(0, 100)):
@@ -152,8 +146,8 @@ class Dataset:
         widths, own = (*states.shape[1:], *actions.shape[1:]), (self.state_dim, self.action_dim)
         require(len(states), f"{name} holds no transitions: choose another --env")
         require(widths == own, f"{name}: its states and actions are {widths} wide, but {self.env_id}'s {own}: give another --env-id")
-        bad = np.argwhere(~np.isfinite(np.column_stack(arrays[:4])))[:1, 0]
-        require(not len(bad), f"{name}: NaN or infinity, first in transition {bad}: clean the data, or choose another --env")
+        bad = np.concatenate([np.argwhere(~np.isfinite(array))[:1, 0] for array in arrays[:4]])
+        require(not len(bad), f"{name}: NaN or infinity, for one in transition {bad.min(initial=10**9)}: clean the data, or choose another --env")
         actions = 2 * (actions - box.low) / (box.high - box.low) - 1
         bad = np.argwhere(abs(actions) > 1.001)[:1, 0]  # 0.1 % of rounding is forgiven
         require(not len(bad), f"{name}: action {bad} is out of the bounds of {self.env_id}: clip the data, or give another --env-id")
@@ -161,7 +155,6 @@ class Dataset:
             terminals = terminals | (rewards > 0)
         self.transitions = Batch(*(torch.as_tensor(array, dtype=torch.float32) for array in (
             states, actions.clip(-1, 1), next_states, rewards[:, None], ~terminals[:, None])))
-
     def make_env(self, **kwargs):
         """The environment with flat states, actions in [-1, 1] whatever its own bounds, and always a time limit."""
         import gymnasium as gym
@@ -178,14 +171,11 @@ class Dataset:
         env = gym.wrappers.TransformObservation(env, lambda obs: flat_state(obs, space), gym.spaces.Box(
             -np.inf, np.inf, flat_state(space.sample(), space).shape))
         return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
-
     def sample(self, batch_size):
         index = torch.randint(len(self.transitions.state), (batch_size,), device=self.transitions.state.device)
         return Batch(*(tensor[index] for tensor in self.transitions))
-
     def score(self, returns):
-        low, high = self.reference
-        return 100 * (returns - low) / (high - low)
+        return 100 * (returns - self.reference[0]) / (self.reference[1] - self.reference[0])
 
 REWARD_TRANSFORMS = {"no": lambda r: r, "normalize": lambda r: (r - r.mean()) / r.std(), "cql_antmaze": lambda r: (r - 0.5) * 4}
 
@@ -203,6 +193,7 @@ def flat_state(obs, space):
 def load_dataset(env, env_id=""):
     """Loads what `env` names as a Dataset, to be evaluated in env_id or else its own environment; downloads on first use.
     Raises UserError for unknown names, a missing network, and files that cannot be read or do not fit."""
+    sys.modules.setdefault("farama_notifications", None)  # gymnasium-robotics would print news of other environments
     domain = (paper_name(env) or env).split("-")[0]
     *reference, d4rl_env = DOMAINS.get(domain, (0, 100, ""))  # unknown: the score is the return
     if env.endswith(HDF5) or env in PAPER_TASKS:
@@ -222,9 +213,8 @@ def load_dataset(env, env_id=""):
 def read_minari(name):
     """A Minari dataset and its arrays. An episode of T steps has T + 1 observations, so the last step of a truncated
     one keeps its real next state and is not terminal."""
-    import minari
-    from minari.storage import get_dataset_path
-    folder = get_dataset_path(name)
+    import minari.storage
+    folder = minari.storage.get_dataset_path(name)
     if not folder.exists():
         known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
         require(re.fullmatch(r".+/.+-v\d+", name), f"there is no task {name!r}. Nearest: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
@@ -244,11 +234,11 @@ def read_d4rl(env):
     D4RL's q-learning view: the next row is the next state, and rows with a timeout, which have none, are dropped."""
     import h5py
     path = Path(env)
-    if not env.endswith(HDF5):
+    if env in PAPER_TASKS:
         name = f"hand_dapg_v1/{env}.hdf5" if env.startswith("pen") else f"gym_mujoco_v2/{env[:-3].replace('-', '_')}-v2.hdf5"
         path = Path(os.environ.get("D4RL_DATASET_DIR", "~/.d4rl/datasets")).expanduser() / Path(name).name
-        with explain(f"cannot download {D4RL_URL}{name} ({{}}).\nRun again with a connection, or put that file at {path}"):
-            if not path.exists():
+        if not path.exists():
+            with explain(f"cannot download {D4RL_URL}{name} ({{}}).\nRun again with a connection, or put that file at {path}"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(D4RL_URL + name, f"{path}.part")
                 h5py.File(f"{path}.part").close()  # fails where the end is missing
@@ -269,8 +259,7 @@ def vp_schedule(n_timesteps):
     """The variance-preserving schedule (section 4; Xiao et al. 2022): a dict of float32 tensors (n_timesteps,).
     Index 0 is the least noisy step. Names and order of operations are the release's."""
     i, b_min, b_max = np.arange(1, n_timesteps + 1), 0.1, 10.0
-    betas = 1 - np.exp(-b_min / n_timesteps - 0.5 * (b_max - b_min) * (2 * i - 1) / n_timesteps**2)
-    betas = torch.tensor(betas, dtype=torch.float32)
+    betas = torch.tensor(1 - np.exp(-b_min / n_timesteps - (b_max - b_min) * (i - 0.5) / n_timesteps**2), dtype=torch.float32)
     cumprod = torch.cumprod(1 - betas, 0)
     previous = torch.cat([torch.ones(1), cumprod[:-1]])
     variance = betas * (1 - previous) / (1 - cumprod)
@@ -287,8 +276,7 @@ def mlp(*widths):
 class SinusoidalEmbedding(nn.Module):
     def forward(self, timestep):
         frequencies = torch.exp(torch.arange(8, device=timestep.device) * (-math.log(10_000) / 7))
-        angles = timestep[:, None] * frequencies
-        return torch.cat([angles.sin(), angles.cos()], -1)  # (B, 16)
+        return torch.cat([(timestep[:, None] * frequencies).sin(), (timestep[:, None] * frequencies).cos()], -1)  # (B, 16)
 
 class Denoiser(nn.Module):
     """Predicts the noise epsilon in a noisy action, given the timestep and the state (appendix; layer names: the release)."""
@@ -297,7 +285,6 @@ class Denoiser(nn.Module):
         self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), nn.Mish(), nn.Linear(32, 16))
         self.mid_layer = mlp(action_dim + 16 + state_dim, hidden_dim, hidden_dim, hidden_dim)
         self.final_layer = nn.Linear(hidden_dim, action_dim)
-
     def forward(self, action, timestep, state):
         """action (B, action_dim), timestep (B,) or (1,) if all are the same, state (B, state_dim) → (B, action_dim)."""
         time_embedding = self.time_mlp(timestep).expand(len(action), -1)
@@ -311,13 +298,12 @@ class DiffusionPolicy(nn.Module):
         self.model = Denoiser(state_dim, action_dim, hidden_dim)
         for name, values in vp_schedule(n_timesteps).items():
             self.register_buffer(name, values)
-
     def sample(self, state, noise=None, return_chain=False):
         """Denoises Gaussian noise into actions (B, action_dim) for state (B, state_dim); differentiable throughout (eq. 1).
         noise (N, B, action_dim): noise[0] is the starting point, the rest the steps' own from the noisiest to the
         cleanest, the last step having none. return_chain: also every intermediate action, (N + 1, B, action_dim)."""
-        if noise is None:
-            noise = torch.randn(self.n_timesteps, len(state), self.action_dim, device=state.device)
+        shape = self.n_timesteps, len(state), self.action_dim
+        noise = torch.randn(shape, device=state.device) if noise is None else noise
         action = noise[0]
         chain = [action]
         for i in reversed(range(self.n_timesteps)):
@@ -329,7 +315,6 @@ class DiffusionPolicy(nn.Module):
             chain.append(action)
         action = action.clamp(-1, 1)
         return (action, torch.stack(chain)) if return_chain else action
-
     def loss(self, action, state, timestep=None, noise=None):
         """L_d, the denoising loss (eq. 2): scalar. timestep (B,) in 0..N-1 and noise (B, action_dim) are drawn if not given."""
         if timestep is None:
@@ -346,7 +331,6 @@ class DoubleCritic(nn.Module):
         widths = state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim
         self.q1_model = nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1))
         self.q2_model = nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1))
-
     def forward(self, state, action):
         """state (B, state_dim), action (B, action_dim) → Q1, Q2, each (B, 1)."""
         x = torch.cat([state, action], -1)
@@ -370,7 +354,6 @@ class DiffusionQL:
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=self.args.critic_lr, fused=True)
         self.parts = dict(actor=self.actor, ema_actor=self.ema_actor, critic=self.critic, critic_target=self.critic_target,
                           actor_optimizer=self.actor_optimizer, critic_optimizer=self.critic_optimizer)  # of a checkpoint
-
     def draw(self, batch_size):
         """All the randomness of one update, so that it can be handed in."""
         n, action_dim, repeats = self.args.n_timesteps, self.actor.action_dim, 10 if self.args.max_q_backup else 1
@@ -379,7 +362,6 @@ class DiffusionQL:
                      noise=torch.randn(batch_size, action_dim, device=self.device),
                      policy_noise=torch.randn(n, batch_size, action_dim, device=self.device),
                      coin=torch.rand(()).item())  # above 0.5, Q1 is maximised and Q2 normalises; else the reverse
-
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
         args, metrics = self.args, {}
@@ -395,36 +377,29 @@ class DiffusionQL:
             average(self.critic_target, self.critic, args.tau)
         self.step += 1
         return {**metrics, **policy_metrics}
-
     def critic_loss(self, batch, draws):
         """Eq. 4: both critics regress on y = r + gamma min(Q1', Q2')(s', a'), a' from the averaged policy."""
         with torch.no_grad():
-            next_state = batch.next_state
-            if self.args.max_q_backup:  # AntMaze: each target critic takes its own best of 10 next actions
-                next_state = next_state.repeat_interleave(10, 0)
-            next_q = torch.stack(self.critic_target(next_state, self.ema_actor.sample(next_state, draws.next_noise)))  # (2, B, 1)
-            if self.args.max_q_backup:
-                next_q = next_q.view(2, -1, 10).amax(2, keepdim=True)
+            k = 10 if self.args.max_q_backup else 1  # AntMaze: each target critic takes its own best of 10 next actions
+            next_state = batch.next_state.repeat_interleave(k, 0)
+            next_q = torch.stack(self.critic_target(next_state, self.ema_actor.sample(next_state, draws.next_noise)))  # (2, k B, 1)
+            next_q = next_q.view(2, -1, k).amax(2, keepdim=True)  # (2, B, 1)
             target = batch.reward + self.args.discount * batch.not_done * next_q.amin(0)
         q1, q2 = self.critic(batch.state, batch.action)
         loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
         return loss, {"critic_loss": loss.detach(), "q": q1.detach().mean()}
-
     def policy_loss(self, batch, draws):
         """Eq. 3: L_d + eta L_q. Gradients of L_q flow through the whole denoising chain."""
         bc_loss = self.actor.loss(batch.action, batch.state, draws.timestep, draws.noise)
         if self.args.algo == "bc":
             return bc_loss, {"bc_loss": bc_loss.detach()}
         x = torch.cat([batch.state, self.actor.sample(batch.state, draws.policy_noise)], -1)
-        q_up, q_scale = self.critic.q1_model, self.critic.q2_model
-        if draws.coin <= 0.5:
-            q_up, q_scale = q_scale, q_up
+        q_up, q_scale = (self.critic.q1_model, self.critic.q2_model)[::1 if draws.coin > 0.5 else -1]
         with torch.no_grad():  # the paper's alpha is eta / E|Q|, so that eta means the same whatever the size of the rewards
             scale = q_scale(x).abs().mean()
         ql_loss = -q_up(x).mean() / scale
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
-
     def descend(self, loss, network, optimizer):
         parameters = list(network.parameters())
         optimizer.zero_grad()
@@ -432,7 +407,6 @@ class DiffusionQL:
         if self.args.grad_norm > 0:
             nn.utils.clip_grad_norm_(parameters, self.args.grad_norm)
         optimizer.step()
-
     @torch.no_grad()
     def propose(self, states, noise=None):
         """50 candidate actions (B, 50, action_dim) for states (B, state_dim), and the lower target Q of each (B, 50)."""
@@ -440,7 +414,6 @@ class DiffusionQL:
         actions = self.actor.sample(states, noise)
         q = torch.minimum(*self.critic_target(states, actions))
         return actions.view(-1, self.args.candidates, self.actor.action_dim), q.view(-1, self.args.candidates)
-
     @torch.no_grad()
     def act(self, states, noise=None):
         """Actions (B, action_dim) in [-1, 1] for states (B, state_dim): of the candidates, one by softmax of Q (section 4)."""
@@ -486,9 +459,8 @@ def record_video(agent, dataset, path=""):
         env.reset()
         env.render()
     if path:
-        stage = copy.copy(dataset)
-        stage.envs = [env]
-        evaluate(agent, stage, 1, frames=frames)
+        dataset.envs.insert(0, env)
+        evaluate(agent, dataset, 1, frames=frames)
         write(path, lambda partial: imageio.mimsave(partial, frames, fps=env.metadata["render_fps"]))
 
 # ---- Training loop ---------------------------------------------------------------------------------------------------
@@ -530,15 +502,15 @@ def train(args, agent_class=DiffusionQL):
         torch.zeros(1, device=device)
     dataset = load_dataset(args.env, args.env_id)
     data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
-    dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
     require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: give a smaller --batch-size")
+    dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
     torch.manual_seed(args.seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args, device)
-    history, totals, folder = [], {}, Path(args.resume)  # one row per evaluation; sums of the metrics since the last one
+    history, totals, pending = [], {}, []  # evaluations; sums of the metrics since the last; metrics that were not read yet
     if args.video:
         record_video(agent, dataset)
     if args.resume:
-        saved = load_weights(agent, [folder / "checkpoint.pt"], optimizers=True)
+        saved = load_weights(agent, [Path(args.resume, "checkpoint.pt")], optimizers=True)
         agent.step, history, totals = saved["step"], saved["history"], saved["totals"]
         torch.set_rng_state(saved["random"][0].cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"][1:]])
@@ -546,15 +518,13 @@ def train(args, agent_class=DiffusionQL):
         load_weights(agent, args.init_from)
     if args.eval_only:
         returns = evaluate(agent, dataset, args.eval_episodes)
-        scores = dataset.score(returns)
-        print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
-        return record_video(agent, dataset, args.video) if args.video else {"score": scores.mean()}
-    if not args.resume:
-        folder = start_folder(args)
-    with explain("--wandb needs its package: pip install wandb", ImportError):
-        if args.wandb:
-            import wandb
-            wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
+        mean, std = dataset.score(returns).mean(), dataset.score(returns).std()
+        print(f"{args.env}: score {mean:.1f} ± {std:.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
+        return record_video(agent, dataset, args.video) if args.video else {"score": mean}
+    folder = Path(args.resume or start_folder(args))
+    if args.wandb:
+        import wandb
+        wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
     print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
           f"on {device}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', ()))}\nrun folder: {folder}", flush=True)
@@ -564,18 +534,15 @@ def train(args, agent_class=DiffusionQL):
         stop.append(number)
         signal.signal(number, handlers[number])
     handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-
     def checkpoint(name):
-        read_metrics()
+        if pending:
+            read_metrics()
         parts = {name: part.state_dict() for name, part in agent.parts.items()}
         random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
         state = {**parts, "step": agent.step, "history": history, "totals": totals, "random": random}
         write(folder / name, lambda partial: torch.save(state, partial))
-
     def read_metrics():
         """Adds up the metrics of the last steps. On a GPU this waits for it, so it is not done at every step."""
-        if not pending:
-            return
         values = torch.stack([torch.stack(list(metrics.values())) for metrics in pending]).double().cpu()
         broken = (~values.isfinite()).any(1).nonzero()
         if len(broken):
@@ -584,14 +551,13 @@ def train(args, agent_class=DiffusionQL):
         last = dict(zip(pending[0], values[-1].tolist()))
         totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).tolist())})
         totals["steps"] = totals.get("steps", 0) + len(pending)
-        bar.set_postfix(last, refresh=False)
-        if agent.step % 100 == 0:
-            for name, value in last.items():
-                board.add_scalar(f"losses/{name}", value, agent.step)
+        bar.set_postfix({**last, **({"score": history[-1]["score"]} if history else {})}, refresh=False)
+        for name, value in last.items() if agent.step % 100 == 0 else ():
+            board.add_scalar(f"losses/{name}", value, agent.step)
         pending.clear()
 
     bar = tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30)
-    pending, read_every, early = [], 1 if device == "cpu" else 100, False
+    read_every, early = 1 if device == "cpu" else 100, False
     with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
         while True:
             due = agent.step and (agent.step % args.eval_every == 0 or agent.step >= args.steps)
@@ -606,7 +572,6 @@ def train(args, agent_class=DiffusionQL):
                     checkpoint("best.pt")
                 checkpoint("checkpoint.pt")
                 report(folder, args, history, board)
-                bar.set_description(f"score {history[-1]['score']:.1f}")
                 early = args.early_stop and len(history) > 1 and history[-1]["bc_loss"] >= history[-2]["bc_loss"]
             if stop or early or agent.step >= args.steps:
                 break
@@ -621,15 +586,11 @@ def train(args, agent_class=DiffusionQL):
         signal.signal(number, handlers[number])
     if stop and agent.step < args.steps:
         raise KeyboardInterrupt(f"Stopped at step {agent.step:,}; everything is saved. To go on:\npython diffusion_ql.py --resume {folder}")
-    task = PAPER_TASKS.get(paper_name(args.env))
-    result = {"env": args.env, "algo": args.algo, "seed": args.seed, "paper_score": task and task.paper_score,
-              "final": history[-1], **select(history, args.top_k)}
+    result = {"env": args.env, "algo": args.algo, "seed": args.seed, "final": history[-1], **select(history, args.top_k)}
     write(folder / "result.json", json.dumps(result, indent=2))
     print("\n".join(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,}"
                     for name in ("final", "online", "offline")) + f"\nrun folder: {folder}")
-    if args.video:
-        record_video(agent, dataset, args.video)
-    return result
+    return result if not args.video else record_video(agent, dataset, args.video) or result
 
 def start_folder(args):
     name = Path(args.env).stem if args.env.endswith(HDF5) else args.env.replace("/", "-")
@@ -655,16 +616,15 @@ def report(folder, args, history, board):
     write(folder / "progress.csv", "".join(",".join(map(str, line)) + "\n" for line in [last, *(row.values() for row in history)]))
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     step, score, std = (np.array([row[name] for row in history]) for name in ("step", "score", "score_std"))
-    left, *others = figure.subplots(1, 3)
-    left.plot(step, score, marker=".", label="score")
-    left.fill_between(step, score - std, score + std, alpha=0.2, label="± std over episodes")
-    if task:
-        left.axhline(task.paper_score, color="black", ls="--", label=f"paper: {task.paper_score} after {task.steps:,} steps")
-    for axis, names in zip(others, (["bc_loss", "ql_loss"], ["critic_loss", "q"])):
-        for name in (name for name in names if name in last):
-            axis.plot(step, [row[name] for row in history], marker=".", label=name)
-    for axis, title in zip((left, *others), (f"{args.env}: score", "policy losses", "critics")):
+    panels = (f"{args.env}: score", ["score"]), ("policy losses", ["bc_loss", "ql_loss"]), ("critics", ["critic_loss", "q"])
+    for axis, (title, names) in zip(figure.subplots(1, 3), panels):
         axis.set(title=title, xlabel="gradient steps")
+        for name in [name for name in names if name in last]:
+            axis.plot(step, [row[name] for row in history], marker=".", label=name)
+        if names == ["score"]:
+            axis.fill_between(step, score - std, score + std, alpha=0.2, label="± std over episodes")
+        if names == ["score"] and task:
+            axis.axhline(task.paper_score, color="black", ls="--", label=f"paper: {task.paper_score} after {task.steps:,} steps")
         axis.legend(fontsize=8) if axis.lines else axis.set_axis_off()
     write(folder / "curves.png", lambda partial: figure.savefig(partial, format="png", dpi=120))
 
@@ -685,17 +645,14 @@ def parse_args(argv=None):
         line += "" if "(default" in line or default in ("", ()) else f" (default: {default})"
         group.add_argument("--" + field.name.replace("_", "-"), help=line, **how)
     given = vars(parser.parse_args(argv))
-    weights = [given["resume"]] if "resume" in given else given.get("init_from", [""]) if "eval_only" in given else [""]
-    require("eval_only" not in given or weights[0], "--eval-only needs weights: add --init-from or --resume")
-    config = Path(weights[0], "config.json")
-    require(config.exists() or "resume" not in given, f"{config.parent} is no run folder: it has no config.json")
-    if not config.exists():
+    require(given.keys() & {"resume", "init_from"} or "eval_only" not in given, "--eval-only needs weights: add --resume or --init-from")
+    if "resume" not in given:
         return Args.for_env(given.pop("env", Args.env), **given)
-    with explain(f"{config} is damaged or of another version ({{}}): start a new run"):
-        saved = json.loads(config.read_text())
-        changed = given.keys() & saved.keys() - {"steps", "device", "eval_episodes"} if "resume" in given else ()
-        changed = [f"--{name.replace('_', '-')} {saved[name]}" for name in changed if given[name] != saved[name]]
-        require(not changed, f"{config.parent} was begun with {' '.join(changed)}: leave that option away, or start a new run")
+    folder = Path(given["resume"])
+    with explain(f"{folder} is no run folder, or its config.json is damaged ({{}}): name another, or start a new run"):
+        saved = json.loads((folder / "config.json").read_text())
+        changed = [name for name in given.keys() & saved.keys() - {"steps", "device", "eval_episodes"} if given[name] != saved[name]]
+        require(not changed, f"{folder} was begun with {[f'--{name} {saved[name]}' for name in changed]}: leave that away, or start a new run")
         return Args(**{**saved, **given})
 
 def main():
@@ -703,9 +660,9 @@ def main():
         train(parse_args())
     except KeyboardInterrupt as error:
         sys.exit(print(error, file=sys.stderr) or 130)
-    except (UserError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+    except (UserError, ImportError, OSError, FloatingPointError) as error:
+        hint = f": pip install {error.name}" if isinstance(error, ImportError) else ""
+        sys.exit(print(f"error: {error}{hint}", file=sys.stderr) or (2 if isinstance(error, (UserError, ImportError)) else 1))
 
 if __name__ == "__main__":
     main()

@@ -102,7 +102,7 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(stop):
 def test_resuming_can_train_longer_but_not_otherwise(cli, fails):
     assert cli("--env", ENV, *TINY_FLAGS, "--out", "run")[0] == 0
     assert "--lr 0.0003" in fails("--resume", "run", "--lr", 0.1)
-    assert "no config.json" in fails("--resume", "nowhere")
+    assert "no run folder" in fails("--resume", "nowhere")
     assert cli("--resume", "run", "--steps", 30)[0] == 0
     assert torch.load("run/checkpoint.pt", weights_only=True)["step"] == 30
     Path("run/checkpoint.pt").write_bytes(Path("run/checkpoint.pt").read_bytes()[:500])
@@ -113,7 +113,7 @@ def test_resuming_can_train_longer_but_not_otherwise(cli, fails):
 
 def test_eval_only_scores_what_was_trained(cli):
     result = train(Args(env=ENV, out="run", **TINY))
-    for source in (["--resume", "run"], ["--init-from", "run"], ["--init-from", "run/checkpoint.pt", "--env", ENV, *TINY_FLAGS]):
+    for source in (["--resume", "run"], ["--init-from", "run", "--env", ENV, *TINY_FLAGS], ["--init-from", "run/checkpoint.pt", "--env", ENV, *TINY_FLAGS]):
         before = files("run")
         code, out, err = cli("--eval-only", *source)
         assert code == 0 and f"score {result['final']['score']:.1f} ±" in out, err
