@@ -15,8 +15,7 @@ import argparse, contextlib, copy, dataclasses, difflib, json, math, os, re, sig
 from collections import namedtuple
 from pathlib import Path
 from typing import Literal, get_args
-import numpy as np
-import torch, torch.nn as nn, torch.nn.functional as F  # noqa: E401
+import numpy as np, torch, torch.nn as nn, torch.nn.functional as F  # noqa: E401
 from tqdm import tqdm
 
 class UserError(Exception):
@@ -109,13 +108,11 @@ PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's 
     "pen-cloned-v1":                Task(3e-5, 0.1,   False, "normalize",   1_000_000, 8,  2, 57.3),
     "kitchen-complete-v0":          Task(3e-4, 0.005, False, "no",          250_000,   9,  2, 84.0),
     "kitchen-partial-v0":           Task(3e-4, 0.005, False, "no",          1_000_000, 10, 2, 60.5),
-    "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6),
-}
+    "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6)}
 DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and what its files that fit today's environments run in
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
-D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
-HDF5 = (".hdf5", ".h5")
+D4RL_URL, HDF5 = "http://rail.eecs.berkeley.edu/datasets/offline_rl/", (".hdf5", ".h5")
 MINARI_IDS = {  # the tasks that Minari holds; medium-expert is two datasets together
     **{f"{robot}-{level}": [f"mujoco/{robot}/{part}-v0" for part in level.split("-")]
        for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},
@@ -131,11 +128,10 @@ def paper_name(env):
 
 # ---- Data: float32 tensors of transitions, actions scaled to [-1, 1] -------------------------------------------------
 Batch = namedtuple("Batch", "state action next_state reward not_done")  # (B, state_dim), (B, action_dim), ..., (B, 1), (B, 1)
-
 class Dataset:
     """An offline dataset: `transitions`, a Batch of them all, and `envs` to score policies in.
-    arrays: states, actions, next states, rewards, terminals. spec: the environment's id or EnvSpec. reference: the
-    returns that score 0 and 100. Raises UserError where the data does not fit the environment."""
+    arrays: states, actions, next states, rewards, terminals. spec: the environment's id or EnvSpec. reference: returns
+    that score 0 and 100. Raises UserError where the data does not fit the environment."""
     def __init__(self, name, arrays, spec, reference=(0, 100)):
         self.name, self.spec, self.reference = name, spec, reference
         self.envs = [self.make_env()]
@@ -165,8 +161,8 @@ class Dataset:
                 gym.register_envs(gymnasium_robotics)
             env = gym.make(self.spec, **kwargs)
         box, space = env.action_space, env.observation_space
-        require(isinstance(box, gym.spaces.Box) and box.is_bounded() and len(box.shape) == 1, f"{env.spec.id} has the actions {box}: "
-                "Diffusion-QL needs a Box of bounded, continuous ones")
+        fits = isinstance(box, gym.spaces.Box) and box.is_bounded() and len(box.shape) == 1
+        require(fits, f"the actions of {env.spec.id} are {box}: Diffusion-QL needs a Box of bounded, continuous ones")
         env = env if env.spec.max_episode_steps else gym.wrappers.TimeLimit(env, 1000)
         env = gym.wrappers.TransformObservation(env, lambda obs: flat_state(obs, space), gym.spaces.Box(
             -np.inf, np.inf, flat_state(space.sample(), space).shape))
@@ -204,9 +200,8 @@ def load_dataset(env, env_id=""):
         return Dataset(env, read_d4rl(env), env_id, reference)
     datasets, arrays = zip(*(read_minari(minari_id) for minari_id in MINARI_IDS.get(env, [env])))
     require(env_id or datasets[0].env_spec, f"{env} does not say which environment it comes from: add --env-id")
-    info = datasets[0].storage.metadata
-    if domain not in ("antmaze", "kitchen") and {"ref_min_score", "ref_max_score"} <= info.keys():
-        reference = info["ref_min_score"], info["ref_max_score"]
+    limits = [datasets[0].storage.metadata.get(f"ref_{which}_score") for which in ("min", "max")]
+    reference = reference if domain in ("antmaze", "kitchen") or None in limits else limits
     arrays = [np.concatenate(column) for column in zip(*arrays)]
     return Dataset(env, arrays, env_id or datasets[0].recover_environment(eval_env=True).spec, reference)
 
@@ -287,8 +282,8 @@ class Denoiser(nn.Module):
         self.final_layer = nn.Linear(hidden_dim, action_dim)
     def forward(self, action, timestep, state):
         """action (B, action_dim), timestep (B,) or (1,) if all are the same, state (B, state_dim) → (B, action_dim)."""
-        time_embedding = self.time_mlp(timestep).expand(len(action), -1)
-        return self.final_layer(self.mid_layer(torch.cat([action, time_embedding, state], -1)))
+        x = torch.cat([action, self.time_mlp(timestep).expand(len(action), -1), state], -1)
+        return self.final_layer(self.mid_layer(x))
 
 class DiffusionPolicy(nn.Module):
     """pi(a | s): a DDPM over actions in [-1, 1], conditioned on the state (section 3, eqs. 1 and 2)."""
@@ -298,12 +293,13 @@ class DiffusionPolicy(nn.Module):
         self.model = Denoiser(state_dim, action_dim, hidden_dim)
         for name, values in vp_schedule(n_timesteps).items():
             self.register_buffer(name, values)
+
     def sample(self, state, noise=None, return_chain=False):
         """Denoises Gaussian noise into actions (B, action_dim) for state (B, state_dim); differentiable throughout (eq. 1).
         noise (N, B, action_dim): noise[0] is the starting point, the rest the steps' own from the noisiest to the
         cleanest, the last step having none. return_chain: also every intermediate action, (N + 1, B, action_dim)."""
-        shape = self.n_timesteps, len(state), self.action_dim
-        noise = torch.randn(shape, device=state.device) if noise is None else noise
+        if noise is None:
+            noise = torch.randn(self.n_timesteps, len(state), self.action_dim, device=state.device)
         action = noise[0]
         chain = [action]
         for i in reversed(range(self.n_timesteps)):
@@ -315,6 +311,7 @@ class DiffusionPolicy(nn.Module):
             chain.append(action)
         action = action.clamp(-1, 1)
         return (action, torch.stack(chain)) if return_chain else action
+
     def loss(self, action, state, timestep=None, noise=None):
         """L_d, the denoising loss (eq. 2): scalar. timestep (B,) in 0..N-1 and noise (B, action_dim) are drawn if not given."""
         if timestep is None:
@@ -331,6 +328,7 @@ class DoubleCritic(nn.Module):
         widths = state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim
         self.q1_model = nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1))
         self.q2_model = nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1))
+
     def forward(self, state, action):
         """state (B, state_dim), action (B, action_dim) → Q1, Q2, each (B, 1)."""
         x = torch.cat([state, action], -1)
@@ -338,10 +336,6 @@ class DoubleCritic(nn.Module):
 
 # ---- The agent -------------------------------------------------------------------------------------------------------
 Draws = namedtuple("Draws", "next_noise timestep noise policy_noise coin")
-
-def average(target, network, share):  # target ← (1 - share) target + share network
-    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), share)
-
 class DiffusionQL:
     """Algorithm 1 of the paper. To build another algorithm from it, override `critic_loss` or `policy_loss`."""
     def __init__(self, state_dim, action_dim, args=None, device="cpu"):
@@ -354,14 +348,16 @@ class DiffusionQL:
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=self.args.critic_lr, fused=True)
         self.parts = dict(actor=self.actor, ema_actor=self.ema_actor, critic=self.critic, critic_target=self.critic_target,
                           actor_optimizer=self.actor_optimizer, critic_optimizer=self.critic_optimizer)  # of a checkpoint
+
     def draw(self, batch_size):
         """All the randomness of one update, so that it can be handed in."""
         n, action_dim, repeats = self.args.n_timesteps, self.actor.action_dim, 10 if self.args.max_q_backup else 1
         return Draws(next_noise=torch.randn(n, repeats * batch_size, action_dim, device=self.device),
-                     timestep=torch.randint(n, (batch_size,), device=self.device),  # this and the next one: L_d's
+                     timestep=torch.randint(n, (batch_size,), device=self.device),
                      noise=torch.randn(batch_size, action_dim, device=self.device),
                      policy_noise=torch.randn(n, batch_size, action_dim, device=self.device),
                      coin=torch.rand(()).item())  # above 0.5, Q1 is maximised and Q2 normalises; else the reverse
+
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
         args, metrics = self.args, {}
@@ -372,11 +368,12 @@ class DiffusionQL:
         loss, policy_metrics = self.policy_loss(batch, draws)  # eq. 3
         self.descend(loss, self.actor, self.actor_optimizer)
         if self.step >= args.ema_start and self.step % args.ema_every == 0:
-            average(self.ema_actor, self.actor, 1 - args.ema_decay)
+            torch._foreach_lerp_([*self.ema_actor.parameters()], [*self.actor.parameters()], 1 - args.ema_decay)
         if args.algo == "ql":
-            average(self.critic_target, self.critic, args.tau)
+            torch._foreach_lerp_([*self.critic_target.parameters()], [*self.critic.parameters()], args.tau)
         self.step += 1
         return {**metrics, **policy_metrics}
+
     def critic_loss(self, batch, draws):
         """Eq. 4: both critics regress on y = r + gamma min(Q1', Q2')(s', a'), a' from the averaged policy."""
         with torch.no_grad():
@@ -388,6 +385,7 @@ class DiffusionQL:
         q1, q2 = self.critic(batch.state, batch.action)
         loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
         return loss, {"critic_loss": loss.detach(), "q": q1.detach().mean()}
+
     def policy_loss(self, batch, draws):
         """Eq. 3: L_d + eta L_q. Gradients of L_q flow through the whole denoising chain."""
         bc_loss = self.actor.loss(batch.action, batch.state, draws.timestep, draws.noise)
@@ -395,18 +393,18 @@ class DiffusionQL:
             return bc_loss, {"bc_loss": bc_loss.detach()}
         x = torch.cat([batch.state, self.actor.sample(batch.state, draws.policy_noise)], -1)
         q_up, q_scale = (self.critic.q1_model, self.critic.q2_model)[::1 if draws.coin > 0.5 else -1]
-        with torch.no_grad():  # the paper's alpha is eta / E|Q|, so that eta means the same whatever the size of the rewards
-            scale = q_scale(x).abs().mean()
-        ql_loss = -q_up(x).mean() / scale
+        # the paper's alpha is eta / E|Q|, so that eta means the same whatever the size of the rewards
+        ql_loss = -q_up(x).mean() / q_scale(x.detach()).abs().mean().detach()
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
+
     def descend(self, loss, network, optimizer):
         parameters = list(network.parameters())
         optimizer.zero_grad()
         loss.backward(inputs=parameters)  # the policy step computes no gradients for the critics' weights
-        if self.args.grad_norm > 0:
-            nn.utils.clip_grad_norm_(parameters, self.args.grad_norm)
+        nn.utils.clip_grad_norm_(parameters, self.args.grad_norm or math.inf)
         optimizer.step()
+
     @torch.no_grad()
     def propose(self, states, noise=None):
         """50 candidate actions (B, 50, action_dim) for states (B, state_dim), and the lower target Q of each (B, 50)."""
@@ -414,6 +412,7 @@ class DiffusionQL:
         actions = self.actor.sample(states, noise)
         q = torch.minimum(*self.critic_target(states, actions))
         return actions.view(-1, self.args.candidates, self.actor.action_dim), q.view(-1, self.args.candidates)
+
     @torch.no_grad()
     def act(self, states, noise=None):
         """Actions (B, action_dim) in [-1, 1] for states (B, state_dim): of the candidates, one by softmax of Q (section 4)."""
@@ -425,9 +424,8 @@ class DiffusionQL:
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
 def evaluate(agent, dataset, episodes=None, seed=100, frames=None):
-    """Returns (episodes,) of one episode each, all stepped side by side with one call of `agent.act` per step.
-    As D4RL has it, an AntMaze episode returns 1 if the goal was reached, a kitchen episode the number of tasks completed.
-    PyTorch's random state is left as it was. frames: a list that gets images of the first episode."""
+    """Returns (episodes,) of one episode each, side by side, with one call of `agent.act` per step; PyTorch's random state
+    stays as it was. Like D4RL, AntMaze counts reaching the goal, kitchen the tasks completed. frames: gets images."""
     episodes = episodes or dataset.eval_episodes
     dataset.envs += [dataset.make_env() for _ in range(episodes - len(dataset.envs))]
     envs, returns, running = dataset.envs[:episodes], np.zeros(episodes), list(range(episodes))
@@ -456,12 +454,12 @@ def record_video(agent, dataset, path=""):
         os.environ.setdefault("MUJOCO_GL", "egl")
     with explain("this machine cannot render ({}).\nInstall OpenGL (Debian: libegl1, or libosmesa6 with MUJOCO_GL=osmesa), or drop --video"):
         env, frames = dataset.make_env(render_mode="rgb_array"), []
-        env.reset()
-        env.render()
+        env.reset(), env.render()
     if path:
         dataset.envs.insert(0, env)
         evaluate(agent, dataset, 1, frames=frames)
-        write(path, lambda partial: imageio.mimsave(partial, frames, fps=env.metadata["render_fps"]))
+        fps = env.metadata["render_fps"]
+        write(path, lambda partial: imageio.mimsave(partial, frames, **({"fps": fps} if path.endswith("mp4") else {"duration": 1000 / fps})))
 
 # ---- Training loop ---------------------------------------------------------------------------------------------------
 def write(path, content):
@@ -480,8 +478,7 @@ def load_weights(agent, paths, optimizers=False):
             with explain(f"cannot load {file} ({{}}): give a whole checkpoint, of the same task and settings"):
                 saved = torch.load(file, map_location=agent.device, weights_only=True)  # runs no code from the file
                 if "step" not in saved:  # the release's; the averages begin as copies
-                    names = ("critic", "critic_target") if "q1_model.0.weight" in saved else ("actor", "ema_actor")
-                    saved = dict.fromkeys(names, dict(saved))
+                    saved = dict.fromkeys(("critic", "critic_target") if "q1_model.0.weight" in saved else ("actor", "ema_actor"), saved)
                 for name, part in agent.parts.items():
                     if name in saved and isinstance(part, nn.Module):  # the release's have some buffers more
                         weights = {key: value for key, value in saved[name].items() if key in part.state_dict()}
@@ -490,7 +487,7 @@ def load_weights(agent, paths, optimizers=False):
                         part.load_state_dict(saved[name])
             found |= saved
     missing = {"actor", "critic" if agent.args.algo == "ql" else "actor"} - found.keys()
-    require(not missing, f"{' '.join(map(str, paths))} has no {' and no '.join(missing)}: name both actor_N.pth and critic_N.pth")
+    require(not missing, f"{' '.join(paths)} has no {' and no '.join(missing)}: name both actor_N.pth and critic_N.pth")
     return found
 
 def train(args, agent_class=DiffusionQL):
@@ -510,30 +507,29 @@ def train(args, agent_class=DiffusionQL):
     if args.video:
         record_video(agent, dataset)
     if args.resume:
-        saved = load_weights(agent, [Path(args.resume, "checkpoint.pt")], optimizers=True)
+        saved = load_weights(agent, [f"{args.resume}/checkpoint.pt"], optimizers=True)
         agent.step, history, totals = saved["step"], saved["history"], saved["totals"]
         torch.set_rng_state(saved["random"][0].cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"][1:]])
     elif args.init_from:
         load_weights(agent, args.init_from)
     if args.eval_only:
-        returns = evaluate(agent, dataset, args.eval_episodes)
-        mean, std = dataset.score(returns).mean(), dataset.score(returns).std()
-        print(f"{args.env}: score {mean:.1f} ± {std:.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
-        return record_video(agent, dataset, args.video) if args.video else {"score": mean}
-    folder = Path(args.resume or start_folder(args))
+        scores = dataset.score(returns := evaluate(agent, dataset, args.eval_episodes))
+        print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
+        return record_video(agent, dataset, args.video) if args.video else {"score": scores.mean()}
+    name = f"{args.env.replace('/', '-').strip('.-')}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(args.resume or args.out or f"runs/{name}")
+    with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
+        write(folder / "config.json", json.dumps({**vars(args), "out": "", "resume": ""}, indent=2))
     if args.wandb:
-        import wandb
+        with explain("--wandb needs its package: pip install wandb", ImportError):
+            import wandb
         wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
     print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
           f"on {device}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', ()))}\nrun folder: {folder}", flush=True)
-
-    stop = []
-    def request_stop(number, frame):  # Ctrl-C or SIGTERM: stop between two steps; a second one stops at once
-        stop.append(number)
-        signal.signal(number, handlers[number])
-    handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     def checkpoint(name):
         if pending:
             read_metrics()
@@ -546,8 +542,8 @@ def train(args, agent_class=DiffusionQL):
         values = torch.stack([torch.stack(list(metrics.values())) for metrics in pending]).double().cpu()
         broken = (~values.isfinite()).any(1).nonzero()
         if len(broken):
-            raise FloatingPointError(f"a loss is not finite at step {agent.step - len(pending) + 1 + int(broken[0]):,}. {folder} keeps the last "
-                                     "good checkpoint.\nTry a lower --lr or --eta, or a smaller --grad-norm.")
+            raise FloatingPointError(f"a loss is not finite at step {agent.step - len(pending) + 1 + int(broken[0])}: try a lower --lr, --eta or "
+                                     f"--grad-norm.\nThe last good checkpoint.pt, if any, is intact in {folder}")
         last = dict(zip(pending[0], values[-1].tolist()))
         totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).tolist())})
         totals["steps"] = totals.get("steps", 0) + len(pending)
@@ -555,10 +551,12 @@ def train(args, agent_class=DiffusionQL):
         for name, value in last.items() if agent.step % 100 == 0 else ():
             board.add_scalar(f"losses/{name}", value, agent.step)
         pending.clear()
-
-    bar = tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30)
-    read_every, early = 1 if device == "cpu" else 100, False
-    with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
+    read_every, early, stop = 1 if device == "cpu" else 100, False, []
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):  # stop between two steps, with everything saved
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: stop.append(True)))
+        board = stack.enter_context(SummaryWriter(folder, purge_step=agent.step + 1))
+        bar = stack.enter_context(tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30))
         while True:
             due = agent.step and (agent.step % args.eval_every == 0 or agent.step >= args.steps)
             if due and agent.step not in [row["step"] for row in history]:
@@ -582,24 +580,13 @@ def train(args, agent_class=DiffusionQL):
             if agent.step % 5000 == 0:
                 checkpoint("checkpoint.pt")
         checkpoint("checkpoint.pt")
-    for number in handlers:
-        signal.signal(number, handlers[number])
     if stop and agent.step < args.steps:
         raise KeyboardInterrupt(f"Stopped at step {agent.step:,}; everything is saved. To go on:\npython diffusion_ql.py --resume {folder}")
     result = {"env": args.env, "algo": args.algo, "seed": args.seed, "final": history[-1], **select(history, args.top_k)}
     write(folder / "result.json", json.dumps(result, indent=2))
     print("\n".join(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,}"
-                    for name in ("final", "online", "offline")) + f"\nrun folder: {folder}")
+                    for name in ("final", "online", "offline")), f"run folder: {folder}", sep="\n")
     return result if not args.video else record_video(agent, dataset, args.video) or result
-
-def start_folder(args):
-    name = Path(args.env).stem if args.env.endswith(HDF5) else args.env.replace("/", "-")
-    folder = Path(args.out or f"runs/{name}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        require(not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
-        write(folder / "config.json", json.dumps({name: value for name, value in vars(args).items() if name not in RUN_OPTIONS}, indent=2))
-    return folder
 
 def select(history, top_k):
     """The paper's model selections: *online* by the best score, *offline* by the (top_k + 1)-th smallest L_d."""
@@ -629,13 +616,11 @@ def report(folder, args, history, board):
     write(folder / "curves.png", lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
-RUN_OPTIONS = {"out", "resume", "init_from", "eval_only", "video", "wandb"}  # not settings of the run itself
-
 def parse_args(argv=None):
     """The Args of a command line. Raises UserError for what makes no sense."""
     parser = argparse.ArgumentParser(
-        description="Trains Diffusion-QL on an offline dataset and reports its D4RL score.", usage="python diffusion_ql.py [options]",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, 32, width=120), argument_default=argparse.SUPPRESS, allow_abbrev=False)
+        usage="python diffusion_ql.py [options]", description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS, allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=120))
     parser.error = lambda message: require(False, f"{message}. All options: python diffusion_ql.py --help")
     for field in dataclasses.fields(Args):
         kind, choices, line, default = field.type, get_args(field.type), field.metadata["help"], field.default
@@ -648,21 +633,18 @@ def parse_args(argv=None):
     require(given.keys() & {"resume", "init_from"} or "eval_only" not in given, "--eval-only needs weights: add --resume or --init-from")
     if "resume" not in given:
         return Args.for_env(given.pop("env", Args.env), **given)
-    folder = Path(given["resume"])
-    with explain(f"{folder} is no run folder, or its config.json is damaged ({{}}): name another, or start a new run"):
-        saved = json.loads((folder / "config.json").read_text())
-        changed = [name for name in given.keys() & saved.keys() - {"steps", "device", "eval_episodes"} if given[name] != saved[name]]
-        require(not changed, f"{folder} was begun with {[f'--{name} {saved[name]}' for name in changed]}: leave that away, or start a new run")
+    with explain(f"{given['resume']} is no run folder, or its config.json is damaged ({{}}): name another, or start a new run"):
+        saved, free = json.loads(Path(given["resume"], "config.json").read_text()), "resume steps device eval_episodes eval_only video wandb"
+        changed = [f"--{name.replace('_', '-')} {saved[name]}" for name in given.keys() - free.split() if given[name] != saved[name]]
+        require(not changed, f"{given['resume']} was begun with {' '.join(changed)}: leave that option away, or start a new run")
         return Args(**{**saved, **given})
 
 def main():
     try:
         train(parse_args())
-    except KeyboardInterrupt as error:
-        sys.exit(print(error, file=sys.stderr) or 130)
-    except (UserError, ImportError, OSError, FloatingPointError) as error:
-        hint = f": pip install {error.name}" if isinstance(error, ImportError) else ""
-        sys.exit(print(f"error: {error}{hint}", file=sys.stderr) or (2 if isinstance(error, (UserError, ImportError)) else 1))
+    except (UserError, OSError, FloatingPointError, KeyboardInterrupt) as error:
+        print(error if isinstance(error, KeyboardInterrupt) else f"error: {error}", file=sys.stderr)
+        sys.exit({UserError: 2, KeyboardInterrupt: 130}.get(type(error), 1))
 
 if __name__ == "__main__":
     main()
