@@ -3,6 +3,7 @@
 Offline reinforcement learning with a diffusion model as the policy: it clones the dataset's actions by learning to
 denoise them (L_d), while a Q-function, learned from the same data, pulls it towards the better ones (L_q).
 
+    python diffusion_ql.py                                     # two-roads: a task of minutes, without a download
     python diffusion_ql.py --env walker2d-medium-expert        # Minari's dataset, downloaded on first use
     python diffusion_ql.py --env walker2d-medium-expert-v2     # D4RL's own file: the data of the paper
     python diffusion_ql.py --env my.hdf5 --env-id Hopper-v4    # a file of your own in D4RL's format
@@ -42,7 +43,7 @@ def option(default, help, low=None, high=math.inf, group=None):
 @dataclasses.dataclass
 class Args:
     """All settings, each an option of the command line. `Args.for_env(name)` fills in the paper's own for a task."""
-    env: str = option("walker2d-medium-expert", "a paper task, a Minari id, or the path of an .hdf5 file", group="what to run")
+    env: str = option("two-roads", "a paper task, a Minari id, the path of an .hdf5 file, or two-roads", group="what to run")
     env_id: str = option("", "Gymnasium environment to evaluate in (default: the dataset's own)")
     algo: Literal["ql", "bc"] = option("ql", "ql: Diffusion-QL; bc: behaviour cloning alone, no critics")
     steps: int = option(1_000_000, "gradient steps *", 1)
@@ -76,7 +77,7 @@ class Args:
     @classmethod
     def for_env(cls, env, **overrides):
         """The settings for a dataset: the row of the paper's table that fits it, then `overrides`."""
-        row = PAPER_TASKS[paper_name(env)]._asdict() if paper_name(env) else {}
+        row = PAPER_TASKS[paper_name(env)]._asdict() if paper_name(env) else TWO_ROADS if env == "two-roads" else {}
         return cls(**{"env": env, **{name: value for name, value in row.items() if name != "paper_score"}, **overrides})
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -109,11 +110,13 @@ PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's 
     "kitchen-complete-v0":          Task(3e-4, 0.005, False, "no",          250_000,   9,  2, 84.0),
     "kitchen-partial-v0":           Task(3e-4, 0.005, False, "no",          1_000_000, 10, 2, 60.5),
     "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6)}
+TWO_ROADS = dict(steps=6000, eval_every=2000, batch_size=128, hidden_dim=128, ema_start=500)  # our own task: minutes on a laptop
 DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and what its files that fit today's environments run in
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
 D4RL_URL, HDF5 = "http://rail.eecs.berkeley.edu/datasets/offline_rl/", (".hdf5", ".h5")
 MINARI_IDS = {  # the tasks that Minari holds; medium-expert is two datasets together
+    "two-roads": ["toy/two-roads-v0"],
     **{f"{robot}-{level}": [f"mujoco/{robot}/{part}-v0" for part in level.split("-")]
        for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},
     **{name[:-3]: [f"D4RL/{name[:-3].replace('-', '/', 1)}-{'v1' if name.startswith('antmaze') else 'v2'}"]
@@ -210,7 +213,11 @@ def read_minari(name):
     one keeps its real next state and is not terminal."""
     import minari.storage
     folder = minari.storage.get_dataset_path(name)
-    if not folder.exists():
+    if name == "toy/two-roads-v0" and not folder.exists():
+        from toy_experiments import two_roads
+        print(f"collecting demonstrations for {name} ...", flush=True)
+        two_roads.collect()
+    elif not folder.exists():
         known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
         require(re.fullmatch(r".+/.+-v\d+", name), f"there is no task {name!r}. Nearest: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
                 "Type one of them, a Minari id (such as mujoco/ant/expert-v0), or the path of an .hdf5 file.")
@@ -586,6 +593,9 @@ def train(args, agent_class=DiffusionQL):
     write(folder / "result.json", json.dumps(result, indent=2))
     print("\n".join(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,}"
                     for name in ("final", "online", "offline")), f"run folder: {folder}", sep="\n")
+    if args.env == "two-roads":
+        from toy_experiments import two_roads
+        two_roads.plot([folder])
     return result if not args.video else record_video(agent, dataset, args.video) or result
 
 def select(history, top_k):
@@ -605,11 +615,11 @@ def report(folder, args, history, board):
     step, score, std = (np.array([row[name] for row in history]) for name in ("step", "score", "score_std"))
     panels = (f"{args.env}: score", ["score"]), ("policy losses", ["bc_loss", "ql_loss"]), ("critics", ["critic_loss", "q"])
     for axis, (title, names) in zip(figure.subplots(1, 3), panels):
-        axis.set(title=title, xlabel="gradient steps")
+        axis.set(title=title, xlabel="thousand gradient steps")
         for name in [name for name in names if name in last]:
-            axis.plot(step, [row[name] for row in history], marker=".", label=name)
+            axis.plot(step / 1000, [row[name] for row in history], marker=".", label=name)
         if names == ["score"]:
-            axis.fill_between(step, score - std, score + std, alpha=0.2, label="± std over episodes")
+            axis.fill_between(step / 1000, score - std, score + std, alpha=0.2, label="± std over episodes")
         if names == ["score"] and task:
             axis.axhline(task.paper_score, color="black", ls="--", label=f"paper: {task.paper_score} after {task.steps:,} steps")
         axis.legend(fontsize=8) if axis.lines else axis.set_axis_off()

@@ -1,0 +1,230 @@
+"""Two roads to one goal: a task with real physics that Diffusion-QL learns on a laptop in minutes.
+
+A ball starts on the left, the goal is on the right, a block lies between them. Half of the demonstrations take the short
+road below it, half the long one above; every step at the goal is worth 1. So the data has two modes at the start, whose
+average runs into the block, and one of them is better: cloning takes both roads, Q-guidance should take the short one.
+
+    python toy_experiments/two_roads.py                       # make the Minari dataset toy/two-roads-v0
+    python toy_experiments/two_roads.py --plot RUN [RUN ...]  # draw the paths of trained policies: roads.png
+"""
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.modules.setdefault("farama_notifications", None)  # gymnasium-robotics would print news of other environments
+import gymnasium as gym  # noqa: E402
+from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv  # noqa: E402
+
+from diffusion_ql import Args, DiffusionQL, UserError, evaluate, load_dataset, load_weights, require, write  # noqa: E402
+
+NAME = "toy/two-roads-v0"
+MAZE = [[1, 1, 1, 1, 1, 1, 1, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 1],
+        [1, 0, 0, 1, 1, 1, 0, 0, 1],
+        [1, 0, 0, 1, 1, 1, 0, 0, 1],
+        [1, "r", 0, 1, 1, 1, 0, "g", 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 1],
+        [1, 1, 1, 1, 1, 1, 1, 1, 1]]  # r: start, g: goal; one unit of length each, the origin in the middle
+ROADS = {"short": [(-2, -2), (2, -2), (3, -1)], "long": [(-2, 2), (2, 2), (3, -1)]}  # waypoints (x, y)
+HOLD = 5  # simulator steps (of 0.01 s) for which an action is held
+
+
+class TwoRoads(PointMazeEnv):
+    """gymnasium-robotics' PointMaze with the maze above; actions (2,) are forces in [-1, 1], held for 5 simulator steps."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(maze_map=MAZE, render_mode=render_mode)
+
+    def step(self, action):
+        for _ in range(HOLD):
+            result = super().step(action)
+        return result
+
+
+gym.register("TwoRoads-v0", "toy_experiments.two_roads:TwoRoads", max_episode_steps=60)
+
+
+def drive(env, road, rng, noise, speed, seed):
+    """One episode of the waypoint controller: observations (61 of them), actions (60, 2), rewards (60,)."""
+    observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
+    waypoints = [np.array(point) + 0.3 * noise * rng.standard_normal(2) for point in ROADS[road]]
+    while len(rewards) < env.spec.max_episode_steps:
+        position, velocity = np.split(observations[-1]["observation"], 2)
+        if len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < 0.5:
+            waypoints.pop(0)
+        ahead = waypoints[0] - position
+        wanted = speed * ahead / max(np.linalg.norm(ahead), 1)
+        action = np.clip(5 * (wanted - velocity) + noise * rng.standard_normal(2), -1, 1).astype(np.float32)
+        observation, reward, *_ = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(float(reward))
+    return observations, np.array(actions), np.array(rewards)
+
+
+def collect(name=NAME, episodes=200, seed=0):
+    """Makes the Minari dataset `name`: half of the episodes on each road. The folder appears only when it is whole.
+
+    Reference scores: 0 is the return of uniformly random actions, 100 that of the short road without noise at full speed.
+    """
+    import minari
+    from minari.data_collector import EpisodeBuffer
+    from minari.storage import get_dataset_path
+    folder = Path(get_dataset_path(name))
+    require(not folder.exists(), f"{folder} is there already: delete it first, or choose another --name")
+    env, rng, buffers = gym.make("TwoRoads-v0"), np.random.default_rng(seed), []
+    for i in range(episodes):
+        observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.6, speed=4, seed=seed + i)
+        observations = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+        ends = np.arange(1, 61) == 60
+        buffers.append(EpisodeBuffer(i, seed + i, None, observations, actions, rewards, np.zeros(60, bool), ends))
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    random_return = np.mean([sum(env.step(env.action_space.sample())[1] for _ in range(60)) for _ in range(10) if env.reset()])
+    best_return = drive(env, "short", rng, noise=0, speed=5, seed=seed)[2].sum()
+    root = folder.parents[len(Path(name).parts) - 1]
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as workshop:
+        before = os.environ.get("MINARI_DATASETS_PATH")
+        os.environ["MINARI_DATASETS_PATH"] = workshop
+        try:
+            minari.create_dataset_from_buffers(
+                name, buffers, env, algorithm_name="waypoint controller with noise", ref_min_score=float(random_return),
+                ref_max_score=float(best_return), description=__doc__.split("\n\n")[1])
+        finally:
+            os.environ.pop("MINARI_DATASETS_PATH") if before is None else os.environ.update(MINARI_DATASETS_PATH=before)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for metadata in Path(workshop, name).parent.glob("namespace_metadata.json"):
+            os.replace(metadata, folder.parent / metadata.name)
+        os.replace(Path(workshop, name), folder)
+    return minari.load_dataset(name)
+
+
+class GaussianPolicy(torch.nn.Module):
+    """Behaviour cloning by a Gaussian: mean and log standard deviation from one network, fitted by maximum likelihood."""
+    device = torch.device("cpu")
+
+    def __init__(self, dataset, steps=3000, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.net = torch.nn.Sequential(torch.nn.Linear(dataset.state_dim, 128), torch.nn.Mish(), torch.nn.Linear(128, 128),
+                                       torch.nn.Mish(), torch.nn.Linear(128, 2 * dataset.action_dim))
+        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+        for _ in range(steps):
+            batch = dataset.sample(256)
+            loss = -self.distribution(batch.state).log_prob(batch.action).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def distribution(self, state):
+        mean, log_std = self.net(state).chunk(2, -1)
+        return torch.distributions.Normal(mean, log_std.clamp(-5, 2).exp())
+
+    @torch.no_grad()
+    def act(self, states):
+        return self.distribution(states).sample().clamp(-1, 1)
+
+
+def drive_policy(agent, dataset, episodes=100, seed=100):
+    """Paths (episodes, 60, 2) and returns (episodes,) of a policy."""
+    positions = []
+
+    class Recorder:
+        device = agent.device
+
+        def act(self, states):
+            positions.append(states[:, :2].cpu().numpy())
+            return agent.act(states)
+
+    returns = evaluate(Recorder(), dataset, episodes, seed)
+    return np.stack(positions, 1), returns
+
+
+def shares(paths, returns):
+    """The shares of episodes that reach the goal by the short road, by the long one, and that never do."""
+    reached = returns > 0
+    above = np.array([path[np.abs(path[:, 0]).argmin(), 1] > 0 for path in paths])  # where the path crosses the middle
+    return {"short": float(np.mean(reached & ~above)), "long": float(np.mean(reached & above)), "stuck": float(np.mean(~reached))}
+
+
+def load_run(run):
+    """The agent, the settings and the dataset of a run folder of diffusion_ql.py."""
+    config = Path(run, "config.json")
+    require(config.exists(), f"{run} is no run folder: it has no config.json")
+    args = Args(**json.loads(config.read_text()))
+    dataset = load_dataset(args.env)
+    require(dataset.env_id == "TwoRoads-v0", f"{run} was trained on {args.env}: give runs of --env two-roads")
+    agent = DiffusionQL(dataset.state_dim, dataset.action_dim, args)
+    load_weights(agent, [str(run)])
+    return agent, args, dataset
+
+
+def plot(runs, out=None, episodes=100):
+    """Draws roads.png (in the last run's folder, or `out`): the demonstrations' paths, a Gaussian's, and each run's.
+
+    Returns {title: {short, long, stuck, score}}.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    loaded = [load_run(run) for run in runs]
+    dataset = loaded[-1][2]
+    state, reward = dataset.transitions.state.numpy(), dataset.transitions.reward.numpy()
+    panels = {"demonstrations": (state[:, :2].reshape(-1, 60, 2), reward.reshape(-1, 60).sum(1))}
+    panels["Gaussian cloning"] = drive_policy(GaussianPolicy(dataset), dataset, episodes)
+    for agent, args, _ in loaded:
+        title = {"ql": "Diffusion-QL", "bc": "diffusion cloning"}[args.algo]
+        title += f", seed {args.seed}" if title in panels else ""
+        panels[title] = drive_policy(agent, dataset, episodes)
+    figure, result = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained"), {}
+    walls = np.array([[cell == 1 for cell in row] for row in MAZE])
+    height, width = walls.shape
+    colors = {"short": "#0072B2", "long": "#E69F00", "stuck": "#999999"}
+    for axis, (title, (paths, returns)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        result[title] = {**shares(paths, returns), "score": float(dataset.score(returns).mean())}
+        axis.imshow(walls, extent=(-width / 2, width / 2, -height / 2, height / 2), cmap=ListedColormap(["white", "#444444"]))
+        for path, total in zip(paths, returns):
+            (road,) = (name for name, share in shares(path[None], np.array([total])).items() if share)
+            axis.plot(*path.T, color=colors[road], lw=0.7, alpha=0.5)
+        axis.plot(-3, -1, "ko", ms=7)
+        axis.plot(3, -1, "k*", ms=12)
+        share = ", ".join(f"{name} {100 * result[title][name]:.0f} %" for name in colors)
+        axis.set(title=title, xlabel=f"{share}\nscore {result[title]['score']:.0f}", xticks=[], yticks=[])
+    figure.suptitle("dot: start, star: goal; blue: the short road, orange: the long one, grey: stuck")
+    out = Path(out or Path(runs[-1], "roads.png"))
+    write(out, lambda partial: figure.savefig(partial, format="png", dpi=150))
+    for title, numbers in result.items():
+        print(f"{title:28}" + "  ".join(f"{name} {100 * numbers[name]:3.0f} %" for name in colors) + f"  score {numbers['score']:5.1f}")
+    print(f"picture: {out}")
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Two roads to one goal: makes the dataset, or draws the paths of trained policies.")
+    parser.add_argument("--episodes", type=int, default=200, help="demonstrations to collect (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the demonstrations (default: 0)")
+    parser.add_argument("--name", default=NAME, help=f"Minari id of the dataset (default: {NAME})")
+    parser.add_argument("--plot", nargs="+", metavar="RUN", help="draw roads.png from these run folders instead")
+    parser.add_argument("--out", help="where to write the picture (default: roads.png in the last RUN)")
+    args = parser.parse_args()
+    try:
+        if args.plot:
+            plot(args.plot, args.out)
+            return
+        require(args.episodes >= 2, f"--episodes {args.episodes}: give at least 2, one for each road")
+        dataset = collect(args.name, args.episodes, args.seed)
+        print(f"made {args.name}: {dataset.total_episodes} episodes of 60 steps in {dataset.spec.data_path}")
+    except (UserError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
