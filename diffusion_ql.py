@@ -7,7 +7,6 @@ denoise them (L_d), while a Q-function, learned from the same data, pulls it tow
     python diffusion_ql.py --env walker2d-medium-expert        # Minari's dataset, downloaded on first use
     python diffusion_ql.py --env walker2d-medium-expert-v2     # D4RL's own file: the data of the paper
     python diffusion_ql.py --env my.hdf5 --env-id Hopper-v4    # a file of your own in D4RL's format
-    python diffusion_ql.py --help
 
 Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
 published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
@@ -205,8 +204,8 @@ def load_dataset(env, env_id=""):
     require(env_id or datasets[0].env_spec, f"{env} does not say which environment it comes from: add --env-id")
     limits = [datasets[0].storage.metadata.get(f"ref_{which}_score") for which in ("min", "max")]
     reference = reference if domain in ("antmaze", "kitchen") or None in limits else limits
-    arrays = [np.concatenate(column) for column in zip(*arrays)]
-    return Dataset(env, arrays, env_id or datasets[0].recover_environment(eval_env=True).spec, reference)
+    spec = env_id or datasets[0].recover_environment(eval_env=True).spec
+    return Dataset(env, [np.concatenate(column) for column in zip(*arrays)], spec, reference)
 
 def read_minari(name):
     """A Minari dataset and its arrays. An episode of T steps has T + 1 observations, so the last step of a truncated
@@ -214,9 +213,8 @@ def read_minari(name):
     import minari.storage
     folder = minari.storage.get_dataset_path(name)
     if name == "toy/two-roads-v0" and not folder.exists():
-        from toy_experiments import two_roads
-        print(f"collecting demonstrations for {name} ...", flush=True)
-        two_roads.collect()
+        from toy_experiments.two_roads import collect
+        collect()
     elif not folder.exists():
         known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
         require(re.fullmatch(r".+/.+-v\d+", name), f"there is no task {name!r}. Nearest: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
@@ -249,8 +247,7 @@ def read_d4rl(env):
     keys = "observations", "actions", "rewards", "terminals", "timeouts"
     with explain(f"cannot read {path} ({{}}).\nPerhaps its download was cut off: delete that file and run again."):
         with h5py.File(path) as file:
-            missing = [key for key in keys if key not in file]
-            require(not missing, f"{path} has no {', '.join(missing)}: it is not in D4RL's format, use another file")
+            require({*keys} <= {*file}, f"{path} has no {', '.join({*keys} - {*file})}: it is not in D4RL's format, use another file")
             states, actions, rewards, terminals, timeouts = arrays = [file[key][()] for key in keys]
     require(len(set(map(len, arrays))) == 1, f"{path}: the lengths of {', '.join(keys)} differ: use another file")
     keep = ~timeouts[:-1].astype(bool)
@@ -258,8 +255,7 @@ def read_d4rl(env):
 
 # ---- Diffusion policy ------------------------------------------------------------------------------------------------
 def vp_schedule(n_timesteps):
-    """The variance-preserving schedule (section 4; Xiao et al. 2022): a dict of float32 tensors (n_timesteps,).
-    Index 0 is the least noisy step. Names and order of operations are the release's."""
+    """The variance-preserving schedule (section 4): float32 tensors (n_timesteps,), the least noisy step first; names: the release."""
     i, b_min, b_max = np.arange(1, n_timesteps + 1), 0.1, 10.0
     betas = torch.tensor(1 - np.exp(-b_min / n_timesteps - (b_max - b_min) * (i - 0.5) / n_timesteps**2), dtype=torch.float32)
     cumprod = torch.cumprod(1 - betas, 0)
@@ -300,15 +296,13 @@ class DiffusionPolicy(nn.Module):
         self.model = Denoiser(state_dim, action_dim, hidden_dim)
         for name, values in vp_schedule(n_timesteps).items():
             self.register_buffer(name, values)
-
     def sample(self, state, noise=None, return_chain=False):
         """Denoises Gaussian noise into actions (B, action_dim) for state (B, state_dim); differentiable throughout (eq. 1).
         noise (N, B, action_dim): noise[0] is the starting point, the rest the steps' own from the noisiest to the
         cleanest, the last step having none. return_chain: also every intermediate action, (N + 1, B, action_dim)."""
         if noise is None:
             noise = torch.randn(self.n_timesteps, len(state), self.action_dim, device=state.device)
-        action = noise[0]
-        chain = [action]
+        action, chain = noise[0], [noise[0]]
         for i in reversed(range(self.n_timesteps)):
             epsilon = self.model(action, torch.full((1,), i, device=state.device), state)
             clean = self.sqrt_recip_alphas_cumprod[i] * action - self.sqrt_recipm1_alphas_cumprod[i] * epsilon
@@ -318,7 +312,6 @@ class DiffusionPolicy(nn.Module):
             chain.append(action)
         action = action.clamp(-1, 1)
         return (action, torch.stack(chain)) if return_chain else action
-
     def loss(self, action, state, timestep=None, noise=None):
         """L_d, the denoising loss (eq. 2): scalar. timestep (B,) in 0..N-1 and noise (B, action_dim) are drawn if not given."""
         if timestep is None:
@@ -332,9 +325,8 @@ class DoubleCritic(nn.Module):
     """Two independent Q-functions of (state, action)."""
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        widths = state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim
-        self.q1_model = nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1))
-        self.q2_model = nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1))
+        q_model = lambda: nn.Sequential(*mlp(state_dim + action_dim, *3 * [hidden_dim]), nn.Linear(hidden_dim, 1))  # noqa: E731
+        self.q1_model, self.q2_model = q_model(), q_model()
 
     def forward(self, state, action):
         """state (B, state_dim), action (B, action_dim) → Q1, Q2, each (B, 1)."""
@@ -465,8 +457,8 @@ def record_video(agent, dataset, path=""):
     if path:
         dataset.envs.insert(0, env)
         evaluate(agent, dataset, 1, frames=frames)
-        fps = env.metadata["render_fps"]
-        write(path, lambda partial: imageio.mimsave(partial, frames, **({"fps": fps} if path.endswith("mp4") else {"duration": 1000 / fps})))
+        speed = {"fps": env.metadata["render_fps"]} if path.endswith("mp4") else {"duration": 1000 / env.metadata["render_fps"]}
+        write(path, lambda partial: imageio.mimsave(partial, frames, **speed))
 
 # ---- Training loop ---------------------------------------------------------------------------------------------------
 def write(path, content):
@@ -499,20 +491,17 @@ def load_weights(agent, paths, optimizers=False):
 
 def train(args, agent_class=DiffusionQL):
     """Trains as `args` say, evaluates, and keeps the run folder; returns what result.json holds. eval_only: scores weights.
-    Raises UserError where something does not fit, FloatingPointError as soon as a loss is not finite, and, with everything
-    saved, KeyboardInterrupt after Ctrl-C or SIGTERM."""
+    Raises UserError for what does not fit, FloatingPointError for a loss that is not finite, KeyboardInterrupt once all is saved."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    with explain(f"PyTorch finds no {device} here ({{}}): use --device cpu"):
-        torch.zeros(1, device=device)
     dataset = load_dataset(args.env, args.env_id)
-    data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
+    with explain(f"PyTorch finds no {device} here ({{}}): use --device cpu"):
+        data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
     require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: give a smaller --batch-size")
     dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
     torch.manual_seed(args.seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args, device)
     history, totals, pending = [], {}, []  # evaluations; sums of the metrics since the last; metrics that were not read yet
-    if args.video:
-        record_video(agent, dataset)
+    _ = args.video and record_video(agent, dataset)  # a trial: better now than after the training
     if args.resume:
         saved = load_weights(agent, [f"{args.resume}/checkpoint.pt"], optimizers=True)
         agent.step, history, totals = saved["step"], saved["history"], saved["totals"]
@@ -594,8 +583,8 @@ def train(args, agent_class=DiffusionQL):
     print("\n".join(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,}"
                     for name in ("final", "online", "offline")), f"run folder: {folder}", sep="\n")
     if args.env == "two-roads":
-        from toy_experiments import two_roads
-        two_roads.plot([folder])
+        from toy_experiments.two_roads import plot
+        plot([folder])
     return result if not args.video else record_video(agent, dataset, args.video) or result
 
 def select(history, top_k):
@@ -657,4 +646,5 @@ def main():
         sys.exit({UserError: 2, KeyboardInterrupt: 130}.get(type(error), 1))
 
 if __name__ == "__main__":
+    sys.modules["diffusion_ql"] = sys.modules["__main__"]  # for toy_experiments/, which import it
     main()

@@ -81,7 +81,7 @@ def collect(name=NAME, episodes=200, seed=0):
     require(not folder.exists(), f"{folder} is there already: delete it first, or choose another --name")
     env, rng, buffers = gym.make("TwoRoads-v0"), np.random.default_rng(seed), []
     for i in range(episodes):
-        observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.6, speed=4, seed=seed + i)
+        observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.6, speed=4.5, seed=seed + i)
         observations = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
         ends = np.arange(1, 61) == 60
         buffers.append(EpisodeBuffer(i, seed + i, None, observations, actions, rewards, np.zeros(60, bool), ends))
