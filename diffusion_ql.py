@@ -109,7 +109,7 @@ PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's 
     "kitchen-complete-v0":          Task(3e-4, 0.005, False, "no",          250_000,   9,  2, 84.0),
     "kitchen-partial-v0":           Task(3e-4, 0.005, False, "no",          1_000_000, 10, 2, 60.5),
     "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6)}
-TWO_ROADS = dict(steps=6000, eval_every=2000, batch_size=128, hidden_dim=128, ema_start=500)  # our own task: minutes on a laptop
+TWO_ROADS = dict(lr=1e-3, critic_lr=1e-3, eta=2.0, steps=9000, eval_every=3000, batch_size=64, hidden_dim=128)  # ours
 DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and what its files that fit today's environments run in
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
@@ -219,7 +219,7 @@ def read_minari(name):
         known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
         require(re.fullmatch(r".+/.+-v\d+", name), f"there is no task {name!r}. Nearest: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
                 "Type one of them, a Minari id (such as mujoco/ant/expert-v0), or the path of an .hdf5 file.")
-        with explain(f"cannot download {name} ({{}}).\nRun again with a connection, or copy the dataset's folder to {folder}"):
+        with explain(f"cannot download {name} ({{}}).\nRun again with a connection, copy the dataset to {folder}, or drop --env: two-roads needs no download"):
             minari.download_dataset(name)
     with explain(f"cannot read {folder} ({{}}).\nPerhaps its download was cut off: delete that folder and run again."):
         dataset, columns = minari.load_dataset(name), []
@@ -238,7 +238,7 @@ def read_d4rl(env):
         name = f"hand_dapg_v1/{env}.hdf5" if env.startswith("pen") else f"gym_mujoco_v2/{env[:-3].replace('-', '_')}-v2.hdf5"
         path = Path(os.environ.get("D4RL_DATASET_DIR", "~/.d4rl/datasets")).expanduser() / Path(name).name
         if not path.exists():
-            with explain(f"cannot download {D4RL_URL}{name} ({{}}).\nRun again with a connection, or put that file at {path}"):
+            with explain(f"cannot download {D4RL_URL}{name} ({{}}).\nRun again with a connection, put that file at {path}, or drop --env: two-roads needs no download"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(D4RL_URL + name, f"{path}.part")
                 h5py.File(f"{path}.part").close()  # fails where the end is missing

@@ -28,11 +28,12 @@ NAME = "toy/two-roads-v0"
 MAZE = [[1, 1, 1, 1, 1, 1, 1, 1, 1],
         [1, 0, 0, 0, 0, 0, 0, 0, 1],
         [1, 0, 0, 1, 1, 1, 0, 0, 1],
+        [1, "r", 0, 1, 1, 1, 0, 0, 1],
         [1, 0, 0, 1, 1, 1, 0, 0, 1],
-        [1, "r", 0, 1, 1, 1, 0, "g", 1],
-        [1, 0, 0, 0, 0, 0, 0, 0, 1],
-        [1, 1, 1, 1, 1, 1, 1, 1, 1]]  # r: start, g: goal; one unit of length each, the origin in the middle
-ROADS = {"short": [(-2, -2), (2, -2), (3, -1)], "long": [(-2, 2), (2, 2), (3, -1)]}  # waypoints (x, y)
+        [1, 0, 0, 0, 0, 0, 0, "g", 1],
+        [1, 1, 1, 1, 1, 1, 1, 1, 1]]  # r: start, g: goal; cells of 1 by 1, the origin in the middle
+START, GOAL = (-3, 0), (3, -2)
+ROADS = {"short": [(-2, -2), GOAL], "long": [(-2, 2), (2.5, 2), GOAL]}  # waypoints (x, y)
 HOLD = 5  # simulator steps (of 0.01 s) for which an action is held
 
 
@@ -81,7 +82,7 @@ def collect(name=NAME, episodes=200, seed=0):
     require(not folder.exists(), f"{folder} is there already: delete it first, or choose another --name")
     env, rng, buffers = gym.make("TwoRoads-v0"), np.random.default_rng(seed), []
     for i in range(episodes):
-        observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.6, speed=4.5, seed=seed + i)
+        observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.3, speed=4.5, seed=seed + i)
         observations = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
         ends = np.arange(1, 61) == 60
         buffers.append(EpisodeBuffer(i, seed + i, None, observations, actions, rewards, np.zeros(60, bool), ends))
@@ -193,8 +194,8 @@ def plot(runs, out=None, episodes=100):
         for path, total in zip(paths, returns):
             (road,) = (name for name, share in shares(path[None], np.array([total])).items() if share)
             axis.plot(*path.T, color=colors[road], lw=0.7, alpha=0.5)
-        axis.plot(-3, -1, "ko", ms=7)
-        axis.plot(3, -1, "k*", ms=12)
+        axis.plot(*START, "ko", ms=7)
+        axis.plot(*GOAL, "k*", ms=12)
         share = ", ".join(f"{name} {100 * result[title][name]:.0f} %" for name in colors)
         axis.set(title=title, xlabel=f"{share}\nscore {result[title]['score']:.0f}", xticks=[], yticks=[])
     figure.suptitle("dot: start, star: goal; blue: the short road, orange: the long one, grey: stuck")
