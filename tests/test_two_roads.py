@@ -29,7 +29,7 @@ def dataset(demonstrations, monkeypatch):
 def test_demonstrations_take_both_roads_half_the_time_and_one_is_better(dataset):
     state, reward = dataset.transitions.state.numpy(), dataset.transitions.reward.numpy()
     paths, returns = state[:, :2].reshape(-1, 60, 2), reward.reshape(-1, 60).sum(1)
-    share = two_roads.shares(paths, returns)
+    share = two_roads.shares(paths)
     assert len(paths) == 200 and share["short"] > 0.45 and share["long"] > 0.45
     assert returns[::2].mean() > 2 * returns[1::2].mean() > 0
     assert dataset.state_dim == 8 and dataset.action_dim == 2 and dataset.eval_episodes == 100
@@ -71,7 +71,8 @@ def test_a_half_made_dataset_is_never_left_behind(monkeypatch, tmp_path):
 
 def test_shares_of_known_paths():
     below, above = np.array([[-3, 0], [0, -2], [3, -2]]), np.array([[-3, 0], [0, 2], [3, -2]])
-    share = two_roads.shares(np.array([below, above, below, below]), np.array([9, 5, 0, 8]))
+    blocked = np.array([[-3, 0], [-2, 0], [-1.6, 0]])
+    share = two_roads.shares(np.array([below, above, blocked, below]))
     assert share == {"short": 0.5, "long": 0.25, "stuck": 0.25}
 
 

@@ -149,11 +149,11 @@ def drive_policy(agent, dataset, episodes=100, seed=100):
     return np.stack(positions, 1), returns
 
 
-def shares(paths, returns):
-    """The shares of episodes that reach the goal by the short road, by the long one, and that never do."""
-    reached = returns > 0
+def shares(paths):
+    """The shares of paths (episodes, steps, 2) that pass the block by the short road, by the long one, or not at all."""
+    passed = paths[:, :, 0].max(1) > 1.5  # the block's right edge
     above = np.array([path[np.abs(path[:, 0]).argmin(), 1] > 0 for path in paths])  # where the path crosses the middle
-    return {"short": float(np.mean(reached & ~above)), "long": float(np.mean(reached & above)), "stuck": float(np.mean(~reached))}
+    return {"short": float(np.mean(passed & ~above)), "long": float(np.mean(passed & above)), "stuck": float(np.mean(~passed))}
 
 
 def load_run(run):
@@ -189,10 +189,10 @@ def plot(runs, out=None, episodes=100):
     height, width = walls.shape
     colors = {"short": "#0072B2", "long": "#E69F00", "stuck": "#999999"}
     for axis, (title, (paths, returns)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        result[title] = {**shares(paths, returns), "score": float(dataset.score(returns).mean())}
+        result[title] = {**shares(paths), "score": float(dataset.score(returns).mean())}
         axis.imshow(walls, extent=(-width / 2, width / 2, -height / 2, height / 2), cmap=ListedColormap(["white", "#444444"]))
-        for path, total in zip(paths, returns):
-            (road,) = (name for name, share in shares(path[None], np.array([total])).items() if share)
+        for path in paths:
+            (road,) = (name for name, share in shares(path[None]).items() if share)
             axis.plot(*path.T, color=colors[road], lw=0.7, alpha=0.5)
         axis.plot(*START, "ko", ms=7)
         axis.plot(*GOAL, "k*", ms=12)
