@@ -109,7 +109,7 @@ PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's 
     "kitchen-complete-v0":          Task(3e-4, 0.005, False, "no",          250_000,   9,  2, 84.0),
     "kitchen-partial-v0":           Task(3e-4, 0.005, False, "no",          1_000_000, 10, 2, 60.5),
     "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6)}
-TWO_ROADS = dict(lr=1e-3, critic_lr=1e-3, eta=2.0, steps=11_000, eval_every=2200, batch_size=64, hidden_dim=64)  # our own task
+TWO_ROADS = dict(lr=1e-3, critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98, steps=9000, eval_every=3000, batch_size=64, hidden_dim=128)
 DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and what its files that fit today's environments run in
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}

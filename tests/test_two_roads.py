@@ -78,14 +78,15 @@ def test_shares_of_known_paths():
 
 def test_the_default_command_in_short(dataset, cli):
     """Diffusion-QL's score rises above the cloning's, and the command ends with the picture."""
-    cloning = train(Args.for_env("two-roads", algo="bc", steps=2500, out="bc", eval_every=2500))
-    code, out, err = cli("--steps", 6500, "--eval-every", 6500, "--hidden-dim", 64, "--out", "ql")
+    cloning = train(Args.for_env("two-roads", algo="bc", steps=5000, eval_every=5000, out="bc"))
+    code, out, err = cli("--steps", 6000, "--eval-every", 6000, "--out", "ql")
     assert code == 0, err
     assert "two-roads: 12,000 transitions" in out and "picture: ql/roads.png" in out
     result = json.loads(Path("ql/result.json").read_text())
     assert result["final"]["score"] > cloning["final"]["score"] + 5
     numbers = two_roads.plot(["bc", "ql"], "both.png", episodes=20)
     assert {"demonstrations", "Gaussian cloning", "diffusion cloning", "Diffusion-QL"} == numbers.keys()
+    assert numbers["Diffusion-QL"]["short"] > numbers["diffusion cloning"]["short"]
     for share in numbers.values():
         assert share["short"] + share["long"] + share["stuck"] == pytest.approx(1)
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
