@@ -34,6 +34,7 @@ MAZE = [[1, 1, 1, 1, 1, 1, 1, 1, 1],
         [1, 1, 1, 1, 1, 1, 1, 1, 1]]  # r: start, g: goal; cells of 1 by 1, the origin in the middle
 START, GOAL = (-3, 0), (3, -2)
 ROADS = {"short": [(-2, -2), GOAL], "long": [(-2, 2), (2.5, 2), GOAL]}  # waypoints (x, y)
+STEPS = 60  # decisions in an episode
 HOLD = 5  # simulator steps (of 0.01 s) for which an action is held
 
 
@@ -49,14 +50,15 @@ class TwoRoads(PointMazeEnv):
         return result
 
 
-gym.register("TwoRoads-v0", "toy_experiments.two_roads:TwoRoads", max_episode_steps=60)
+if "TwoRoads-v0" not in gym.registry:  # run as a script, this file is loaded a second time when the environment is made
+    gym.register("TwoRoads-v0", "toy_experiments.two_roads:TwoRoads", max_episode_steps=STEPS)
 
 
 def drive(env, road, rng, noise, speed, seed):
     """One episode of the waypoint controller: observations (61 of them), actions (60, 2), rewards (60,)."""
     observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
     waypoints = [np.array(point) + 0.3 * noise * rng.standard_normal(2) for point in ROADS[road]]
-    while len(rewards) < env.spec.max_episode_steps:
+    while len(rewards) < STEPS:
         position, velocity = np.split(observations[-1]["observation"], 2)
         if len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < 0.5:
             waypoints.pop(0)
@@ -84,11 +86,11 @@ def collect(name=NAME, episodes=200, seed=0):
     for i in range(episodes):
         observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.3, speed=4.5, seed=seed + i)
         observations = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
-        ends = np.arange(1, 61) == 60
-        buffers.append(EpisodeBuffer(i, seed + i, None, observations, actions, rewards, np.zeros(60, bool), ends))
+        ends = np.arange(STEPS) == STEPS - 1
+        buffers.append(EpisodeBuffer(i, seed + i, None, observations, actions, rewards, np.zeros(STEPS, bool), ends))
     env.action_space.seed(seed)
     env.reset(seed=seed)
-    random_return = np.mean([sum(env.step(env.action_space.sample())[1] for _ in range(60)) for _ in range(10) if env.reset()])
+    random_return = np.mean([sum(env.step(env.action_space.sample())[1] for _ in range(STEPS)) for _ in range(10) if env.reset()])
     best_return = drive(env, "short", rng, noise=0, speed=5, seed=seed)[2].sum()
     root = folder.parents[len(Path(name).parts) - 1]
     root.mkdir(parents=True, exist_ok=True)
@@ -178,7 +180,7 @@ def plot(runs, out=None, episodes=100):
     loaded = [load_run(run) for run in runs]
     dataset = loaded[-1][2]
     state, reward = dataset.transitions.state.numpy(), dataset.transitions.reward.numpy()
-    panels = {"demonstrations": (state[:, :2].reshape(-1, 60, 2), reward.reshape(-1, 60).sum(1))}
+    panels = {"demonstrations": (state[:, :2].reshape(-1, STEPS, 2), reward.reshape(-1, STEPS).sum(1))}
     panels["Gaussian cloning"] = drive_policy(GaussianPolicy(dataset), dataset, episodes)
     for agent, args, _ in loaded:
         title = {"ql": "Diffusion-QL", "bc": "diffusion cloning"}[args.algo]
@@ -221,7 +223,7 @@ def main():
             return
         require(args.episodes >= 2, f"--episodes {args.episodes}: give at least 2, one for each road")
         dataset = collect(args.name, args.episodes, args.seed)
-        print(f"made {args.name}: {dataset.total_episodes} episodes of 60 steps in {dataset.spec.data_path}")
+        print(f"made {args.name}: {dataset.total_episodes} episodes of {STEPS} steps in {dataset.spec.data_path}")
     except (UserError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
