@@ -109,7 +109,7 @@ PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's 
     "kitchen-complete-v0":          Task(3e-4, 0.005, False, "no",          250_000,   9,  2, 84.0),
     "kitchen-partial-v0":           Task(3e-4, 0.005, False, "no",          1_000_000, 10, 2, 60.5),
     "kitchen-mixed-v0":             Task(3e-4, 0.005, False, "no",          1_000_000, 10, 0, 62.6)}
-TWO_ROADS = dict(lr=1e-3, critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98, steps=9000, eval_every=3000, batch_size=64, hidden_dim=128)
+TWO_ROADS = dict(lr=1e-3, critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98, steps=9000, eval_every=3000, hidden_dim=128)
 DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and what its files that fit today's environments run in
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
@@ -268,8 +268,27 @@ def vp_schedule(n_timesteps):
             "posterior_mean_coef1": betas * previous.sqrt() / (1 - cumprod),
             "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
 
+class FastMish(torch.autograd.Function):
+    """x tanh(softplus(x)) from a single exponential: with p = sigmoid(x) and u = p (2 - p), tanh(softplus(x)) = u / (2 - u).
+    On a CPU, F.mish and its derivative would take 40 % of the training time."""
+    @staticmethod
+    def forward(ctx, x):
+        p = x.sigmoid()
+        u = (2 - p).mul_(p)
+        tanh = u / (2 - u)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(tanh.addcmul(p.mul_(x), (1 - u).div_((2 - u).square_()), value=4))
+        return tanh.mul_(x)
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0]
+
+class Mish(nn.Module):
+    def forward(self, x):
+        return F.mish(x) if x.is_cuda else FastMish.apply(x)  # CUDA's own is a single kernel
+
 def mlp(*widths):
-    return nn.Sequential(*(layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), nn.Mish())))
+    return nn.Sequential(*(layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), Mish())))
 
 class SinusoidalEmbedding(nn.Module):
     def forward(self, timestep):
@@ -280,7 +299,7 @@ class Denoiser(nn.Module):
     """Predicts the noise epsilon in a noisy action, given the timestep and the state (appendix; layer names: the release)."""
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), nn.Mish(), nn.Linear(32, 16))
+        self.time_mlp = nn.Sequential(SinusoidalEmbedding(), nn.Linear(16, 32), Mish(), nn.Linear(32, 16))
         self.mid_layer = mlp(action_dim + 16 + state_dim, hidden_dim, hidden_dim, hidden_dim)
         self.final_layer = nn.Linear(hidden_dim, action_dim)
     def forward(self, action, timestep, state):

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import gymnasium as gym  # noqa: E402
 from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv  # noqa: E402
 
 from diffusion_ql import Args, DiffusionQL, UserError, evaluate, load_dataset, load_weights, require, write  # noqa: E402
+from toy_experiments.behavior_cloning import Gaussian  # noqa: E402
 
 NAME = "toy/two-roads-v0"
 MAZE = [[1, 1, 1, 1, 1, 1, 1, 1, 1],
@@ -94,7 +96,8 @@ def collect(name=NAME, episodes=200, seed=0):
     best_return = drive(env, "short", rng, noise=0, speed=5, seed=seed)[2].sum()
     root = folder.parents[len(Path(name).parts) - 1]
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as workshop:
+    with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as workshop, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari misses an author and a link to the code
         before = os.environ.get("MINARI_DATASETS_PATH")
         os.environ["MINARI_DATASETS_PATH"] = workshop
         try:
@@ -110,30 +113,18 @@ def collect(name=NAME, episodes=200, seed=0):
     return minari.load_dataset(name)
 
 
-class GaussianPolicy(torch.nn.Module):
-    """Behaviour cloning by a Gaussian: mean and log standard deviation from one network, fitted by maximum likelihood."""
-    device = torch.device("cpu")
-
-    def __init__(self, dataset, steps=3000, seed=0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.net = torch.nn.Sequential(torch.nn.Linear(dataset.state_dim, 128), torch.nn.Mish(), torch.nn.Linear(128, 128),
-                                       torch.nn.Mish(), torch.nn.Linear(128, 2 * dataset.action_dim))
-        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
-        for _ in range(steps):
-            batch = dataset.sample(256)
-            loss = -self.distribution(batch.state).log_prob(batch.action).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    def distribution(self, state):
-        mean, log_std = self.net(state).chunk(2, -1)
-        return torch.distributions.Normal(mean, log_std.clamp(-5, 2).exp())
-
-    @torch.no_grad()
-    def act(self, states):
-        return self.distribution(states).sample().clamp(-1, 1)
+def gaussian_cloning(dataset, steps=3000, seed=0):
+    """An agent that clones the dataset with the Gaussian of the bandit experiments."""
+    torch.manual_seed(seed)
+    policy = Gaussian(dataset.state_dim, dataset.action_dim)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    for _ in range(steps):
+        batch = dataset.sample(256)
+        optimizer.zero_grad()
+        policy.loss(batch.action, batch.state).backward()
+        optimizer.step()
+    policy.device, policy.act = torch.device("cpu"), torch.no_grad()(policy.sample)
+    return policy
 
 
 def drive_policy(agent, dataset, episodes=100, seed=100):
@@ -171,7 +162,7 @@ def load_run(run):
 
 
 def plot(runs, out=None, episodes=100):
-    """Draws roads.png (in the last run's folder, or `out`): the demonstrations' paths, a Gaussian's, and each run's.
+    """Draws roads.png (in the last run's folder, or `out`): the demonstrations' paths, each run's, and a Gaussian's per seed.
 
     Returns {title: {short, long, stuck, score}}.
     """
@@ -181,10 +172,10 @@ def plot(runs, out=None, episodes=100):
     dataset = loaded[-1][2]
     state, reward = dataset.transitions.state.numpy(), dataset.transitions.reward.numpy()
     panels = {"demonstrations": (state[:, :2].reshape(-1, STEPS, 2), reward.reshape(-1, STEPS).sum(1))}
-    panels["Gaussian cloning"] = drive_policy(GaussianPolicy(dataset), dataset, episodes)
-    for agent, args, _ in loaded:
-        title = {"ql": "Diffusion-QL", "bc": "diffusion cloning"}[args.algo]
-        title += f", seed {args.seed}" if title in panels else ""
+    agents = [("Gaussian cloning", seed, gaussian_cloning(dataset, seed=seed)) for seed in sorted({args.seed for _, args, _ in loaded})]
+    agents += [({"ql": "Diffusion-QL", "bc": "diffusion cloning"}[args.algo], args.seed, agent) for agent, args, _ in loaded]
+    for title, seed, agent in agents:
+        title += f", seed {seed}" if title in panels else ""
         panels[title] = drive_policy(agent, dataset, episodes)
     figure, result = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained"), {}
     walls = np.array([[cell == 1 for cell in row] for row in MAZE])
