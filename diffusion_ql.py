@@ -11,8 +11,7 @@ denoise them (L_d), while a Q-function, learned from the same data, pulls it tow
 Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
 published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
 """
-import argparse, contextlib, copy, dataclasses, difflib, json, math, os, re, signal, sys, time  # noqa: E401
-from collections import namedtuple
+import argparse, collections, contextlib, copy, dataclasses, difflib, json, math, os, re, signal, sys, time  # noqa: E401
 from pathlib import Path
 from typing import Literal, get_args
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F  # noqa: E401
@@ -86,7 +85,7 @@ class Args:
         require(not self.video or self.video.endswith((".mp4", ".gif")), "--video needs a name that ends in .mp4 or .gif")
         self.eval_every = self.eval_every or min(50_000, max(1, self.steps // 10))
 
-Task = namedtuple("Task", "lr eta max_q_backup reward_tune steps grad_norm top_k paper_score")
+Task = collections.namedtuple("Task", "lr eta max_q_backup reward_tune steps grad_norm top_k paper_score")
 PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's Table 1
     #                                  lr    eta    max-Q  reward         steps      gn  k  score
     "halfcheetah-medium-v2":        Task(3e-4, 1.0,   False, "no",          2_000_000, 9,  1, 51.1),
@@ -114,8 +113,7 @@ DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and wh
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
 D4RL_URL, HDF5 = "http://rail.eecs.berkeley.edu/datasets/offline_rl/", (".hdf5", ".h5")
-MINARI_IDS = {  # the tasks that Minari holds; medium-expert is two datasets together
-    "two-roads": ["toy/two-roads-v0"],
+MINARI_IDS = {"two-roads": ["toy/two-roads-v0"],  # the tasks that Minari holds; medium-expert is two datasets together
     **{f"{robot}-{level}": [f"mujoco/{robot}/{part}-v0" for part in level.split("-")]
        for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},
     **{name[:-3]: [f"D4RL/{name[:-3].replace('-', '/', 1)}-{'v1' if name.startswith('antmaze') else 'v2'}"]
@@ -129,7 +127,8 @@ def paper_name(env):
     return next((name for name in PAPER_TASKS if env in (name, name[:-3])), None)
 
 # ---- Data: float32 tensors of transitions, actions scaled to [-1, 1] -------------------------------------------------
-Batch = namedtuple("Batch", "state action next_state reward not_done")  # (B, state_dim), (B, action_dim), ..., (B, 1), (B, 1)
+Batch = collections.namedtuple("Batch", "state action next_state reward not_done")  # (B, state_dim), (B, action_dim), ..., (B, 1), (B, 1)
+REWARD_TRANSFORMS = {"no": lambda r: r, "normalize": lambda r: (r - r.mean()) / r.std(), "cql_antmaze": lambda r: (r - 0.5) * 4}
 class Dataset:
     """An offline dataset: `transitions`, a Batch of them all, and `envs` to score policies in.
     arrays: states, actions, next states, rewards, terminals. spec: the environment's id or EnvSpec. reference: returns
@@ -175,8 +174,6 @@ class Dataset:
     def score(self, returns):
         return 100 * (returns - self.reference[0]) / (self.reference[1] - self.reference[0])
 
-REWARD_TRANSFORMS = {"no": lambda r: r, "normalize": lambda r: (r - r.mean()) / r.std(), "cql_antmaze": lambda r: (r - 0.5) * 4}
-
 def flat_state(obs, space):
     """Flattens an observation, or a stack of them, to (..., state_dim). Goal tasks give [achieved goal, observation,
     desired goal]; kitchen's goals, Dicts themselves, are left out: they never change."""
@@ -204,8 +201,8 @@ def load_dataset(env, env_id=""):
     require(env_id or datasets[0].env_spec, f"{env} does not say which environment it comes from: add --env-id")
     limits = [datasets[0].storage.metadata.get(f"ref_{which}_score") for which in ("min", "max")]
     reference = reference if domain in ("antmaze", "kitchen") or None in limits else limits
-    spec = env_id or datasets[0].recover_environment(eval_env=True).spec
-    return Dataset(env, [np.concatenate(column) for column in zip(*arrays)], spec, reference)
+    arrays = [np.concatenate(column) for column in zip(*arrays)]
+    return Dataset(env, arrays, env_id or datasets[0].recover_environment(eval_env=True).spec, reference)
 
 def read_minari(name):
     """A Minari dataset and its arrays. An episode of T steps has T + 1 observations, so the last step of a truncated
@@ -261,20 +258,17 @@ def vp_schedule(n_timesteps):
     cumprod = torch.cumprod(1 - betas, 0)
     previous = torch.cat([torch.ones(1), cumprod[:-1]])
     variance = betas * (1 - previous) / (1 - cumprod)
-    return {"betas": betas, "alphas_cumprod": cumprod,
-            "sqrt_alphas_cumprod": cumprod.sqrt(), "sqrt_one_minus_alphas_cumprod": (1 - cumprod).sqrt(),
+    return {"betas": betas, "alphas_cumprod": cumprod, "sqrt_alphas_cumprod": cumprod.sqrt(), "sqrt_one_minus_alphas_cumprod": (1 - cumprod).sqrt(),
             "sqrt_recip_alphas_cumprod": (1 / cumprod).sqrt(), "sqrt_recipm1_alphas_cumprod": (1 / cumprod - 1).sqrt(),
             "posterior_variance": variance, "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
             "posterior_mean_coef1": betas * previous.sqrt() / (1 - cumprod),
             "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
 
 class FastMish(torch.autograd.Function):
-    """x tanh(softplus(x)) from a single exponential: with p = sigmoid(x) and u = p (2 - p), tanh(softplus(x)) = u / (2 - u).
-    On a CPU, F.mish and its derivative would take 40 % of the training time."""
+    """x tanh(softplus(x)) = x u / (2 - u) with u = p (2 - p), p = sigmoid(x): one exponential, where F.mish takes several."""
     @staticmethod
     def forward(ctx, x):
-        p = x.sigmoid()
-        u = (2 - p).mul_(p)
+        u = (2 - (p := x.sigmoid())).mul_(p)
         tanh = u / (2 - u)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(tanh.addcmul(p.mul_(x), (1 - u).div_((2 - u).square_()), value=4))
@@ -319,8 +313,7 @@ class DiffusionPolicy(nn.Module):
         """Denoises Gaussian noise into actions (B, action_dim) for state (B, state_dim); differentiable throughout (eq. 1).
         noise (N, B, action_dim): noise[0] is the starting point, the rest the steps' own from the noisiest to the
         cleanest, the last step having none. return_chain: also every intermediate action, (N + 1, B, action_dim)."""
-        if noise is None:
-            noise = torch.randn(self.n_timesteps, len(state), self.action_dim, device=state.device)
+        noise = torch.randn(self.n_timesteps, len(state), self.action_dim, device=state.device) if noise is None else noise
         action, chain = noise[0], [noise[0]]
         for i in reversed(range(self.n_timesteps)):
             epsilon = self.model(action, torch.full((1,), i, device=state.device), state)
@@ -333,8 +326,7 @@ class DiffusionPolicy(nn.Module):
         return (action, torch.stack(chain)) if return_chain else action
     def loss(self, action, state, timestep=None, noise=None):
         """L_d, the denoising loss (eq. 2): scalar. timestep (B,) in 0..N-1 and noise (B, action_dim) are drawn if not given."""
-        if timestep is None:
-            timestep = torch.randint(self.n_timesteps, (len(action),), device=action.device)
+        timestep = torch.randint(self.n_timesteps, (len(action),), device=action.device) if timestep is None else timestep
         noise = torch.randn_like(action) if noise is None else noise
         noisy = self.sqrt_alphas_cumprod[timestep, None] * action + self.sqrt_one_minus_alphas_cumprod[timestep, None] * noise
         return F.mse_loss(self.model(noisy, timestep, state), noise)
@@ -344,16 +336,15 @@ class DoubleCritic(nn.Module):
     """Two independent Q-functions of (state, action)."""
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        q_model = lambda: nn.Sequential(*mlp(state_dim + action_dim, *3 * [hidden_dim]), nn.Linear(hidden_dim, 1))  # noqa: E731
-        self.q1_model, self.q2_model = q_model(), q_model()
-
+        widths = state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim
+        self.q1_model, self.q2_model = (nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1)) for _ in range(2))
     def forward(self, state, action):
         """state (B, state_dim), action (B, action_dim) → Q1, Q2, each (B, 1)."""
         x = torch.cat([state, action], -1)
         return self.q1_model(x), self.q2_model(x)
 
 # ---- The agent -------------------------------------------------------------------------------------------------------
-Draws = namedtuple("Draws", "next_noise timestep noise policy_noise coin")
+Draws = collections.namedtuple("Draws", "next_noise timestep noise policy_noise coin")
 class DiffusionQL:
     """Algorithm 1 of the paper. To build another algorithm from it, override `critic_loss` or `policy_loss`."""
     def __init__(self, state_dim, action_dim, args=None, device="cpu"):
@@ -366,7 +357,6 @@ class DiffusionQL:
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=self.args.critic_lr, fused=True)
         self.parts = dict(actor=self.actor, ema_actor=self.ema_actor, critic=self.critic, critic_target=self.critic_target,
                           actor_optimizer=self.actor_optimizer, critic_optimizer=self.critic_optimizer)  # of a checkpoint
-
     def draw(self, batch_size):
         """All the randomness of one update, so that it can be handed in."""
         n, action_dim, repeats = self.args.n_timesteps, self.actor.action_dim, 10 if self.args.max_q_backup else 1
@@ -375,11 +365,9 @@ class DiffusionQL:
                      noise=torch.randn(batch_size, action_dim, device=self.device),
                      policy_noise=torch.randn(n, batch_size, action_dim, device=self.device),
                      coin=torch.rand(()).item())  # above 0.5, Q1 is maximised and Q2 normalises; else the reverse
-
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
-        args, metrics = self.args, {}
-        draws = draws or self.draw(len(batch.state))
+        args, metrics, draws = self.args, {}, draws or self.draw(len(batch.state))
         if args.algo == "ql":
             loss, metrics = self.critic_loss(batch, draws)  # eq. 4
             self.descend(loss, self.critic, self.critic_optimizer)
@@ -391,7 +379,6 @@ class DiffusionQL:
             torch._foreach_lerp_([*self.critic_target.parameters()], [*self.critic.parameters()], args.tau)
         self.step += 1
         return {**metrics, **policy_metrics}
-
     def critic_loss(self, batch, draws):
         """Eq. 4: both critics regress on y = r + gamma min(Q1', Q2')(s', a'), a' from the averaged policy."""
         with torch.no_grad():
@@ -403,7 +390,6 @@ class DiffusionQL:
         q1, q2 = self.critic(batch.state, batch.action)
         loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
         return loss, {"critic_loss": loss.detach(), "q": q1.detach().mean()}
-
     def policy_loss(self, batch, draws):
         """Eq. 3: L_d + eta L_q. Gradients of L_q flow through the whole denoising chain."""
         bc_loss = self.actor.loss(batch.action, batch.state, draws.timestep, draws.noise)
@@ -415,14 +401,12 @@ class DiffusionQL:
         ql_loss = -q_up(x).mean() / q_scale(x.detach()).abs().mean().detach()
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
-
     def descend(self, loss, network, optimizer):
         parameters = list(network.parameters())
         optimizer.zero_grad()
         loss.backward(inputs=parameters)  # the policy step computes no gradients for the critics' weights
         nn.utils.clip_grad_norm_(parameters, self.args.grad_norm or math.inf)
         optimizer.step()
-
     @torch.no_grad()
     def propose(self, states, noise=None):
         """50 candidate actions (B, 50, action_dim) for states (B, state_dim), and the lower target Q of each (B, 50)."""
@@ -430,7 +414,6 @@ class DiffusionQL:
         actions = self.actor.sample(states, noise)
         q = torch.minimum(*self.critic_target(states, actions))
         return actions.view(-1, self.args.candidates, self.actor.action_dim), q.view(-1, self.args.candidates)
-
     @torch.no_grad()
     def act(self, states, noise=None):
         """Actions (B, action_dim) in [-1, 1] for states (B, state_dim): of the candidates, one by softmax of Q (section 4)."""
@@ -532,8 +515,7 @@ def train(args, agent_class=DiffusionQL):
         scores = dataset.score(returns := evaluate(agent, dataset, args.eval_episodes))
         print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
         return record_video(agent, dataset, args.video) if args.video else {"score": scores.mean()}
-    name = f"{args.env.replace('/', '-').strip('.-')}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or f"runs/{name}")
+    folder = Path(args.resume or args.out or f"runs/{args.env.replace('/', '-').strip('.-')}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
@@ -548,9 +530,9 @@ def train(args, agent_class=DiffusionQL):
     def checkpoint(name):
         if pending:
             read_metrics()
-        parts = {name: part.state_dict() for name, part in agent.parts.items()}
+        state = {name: part.state_dict() for name, part in agent.parts.items()}
         random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-        state = {**parts, "step": agent.step, "history": history, "totals": totals, "random": random}
+        state.update(step=agent.step, history=history, totals=totals, random=random)
         write(folder / name, lambda partial: torch.save(state, partial))
     def read_metrics():
         """Adds up the metrics of the last steps. On a GPU this waits for it, so it is not done at every step."""
@@ -573,8 +555,7 @@ def train(args, agent_class=DiffusionQL):
         board = stack.enter_context(SummaryWriter(folder, purge_step=agent.step + 1))
         bar = stack.enter_context(tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30))
         while True:
-            due = agent.step and (agent.step % args.eval_every == 0 or agent.step >= args.steps)
-            if due and agent.step not in [row["step"] for row in history]:
+            if agent.step not in [0, *(row["step"] for row in history)] and (agent.step % args.eval_every == 0 or agent.step >= args.steps):
                 checkpoint("checkpoint.pt")
                 returns = evaluate(agent, dataset, args.eval_episodes)
                 steps, scores = totals.pop("steps"), dataset.score(returns)
@@ -608,8 +589,8 @@ def train(args, agent_class=DiffusionQL):
 
 def select(history, top_k):
     """The paper's model selections: *online* by the best score, *offline* by the (top_k + 1)-th smallest L_d."""
-    by_bc_loss = sorted(history, key=lambda row: row["bc_loss"])
-    return {"online": max(history, key=lambda row: row["score"]), "offline": by_bc_loss[min(top_k, len(history) - 1)]}
+    return {"online": max(history, key=lambda row: row["score"]),
+            "offline": sorted(history, key=lambda row: row["bc_loss"])[min(top_k, len(history) - 1)]}
 
 def report(folder, args, history, board):
     """After each evaluation: a printed line, TensorBoard, progress.csv and curves.png."""

