@@ -91,7 +91,8 @@ def test_bears_multiplier_rises_when_the_policy_strays():
     policy, data = BEAR(), bandit.make_data()
     policy.threshold = -1.0  # always astray
     bandit.train(policy, data, 20, DoubleCritic(2, 2, 16))
-    assert policy.log_multiplier > 0
+    assert policy.log_multiplier > 5.001
+    assert mmd(torch.rand(100, 10, 2) * 2 - 1, torch.rand(100, 10, 2) * 2 - 1, 20.0).mean() > 0.05  # so 0.05 cannot be held
 
 
 def test_cloning_by_diffusion_is_the_most_on_mode():
@@ -123,4 +124,4 @@ def test_figure_3_shows_every_n():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads(Path("here/n_timesteps.json").read_text())["results"]
-    assert list(results) == ["diffusion, N = 2", "diffusion, N = 3", "Diffusion-QL, N = 2", "Diffusion-QL, N = 3"]
+    assert list(results) == [f"{method}, N = {n}" for method in ("exact denoiser", "diffusion", "Diffusion-QL") for n in (2, 3)]

@@ -135,9 +135,9 @@ def table(results, columns):
     for method, runs in results.items():
         cells = []
         for name, (_, form) in columns.items():
-            values = np.array([numbers[name] for _, numbers in runs])
+            values = np.array([numbers.get(name, np.nan) for _, numbers in runs])
             spread = f" ± {values.std():{form}}" if len(runs) > 1 else ""
-            cells.append(f"{values.mean():{form}}{spread}")
+            cells.append("" if np.isnan(values).any() else f"{values.mean():{form}}{spread}")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -56,12 +56,16 @@ class BCQ(CVAE):
 
 
 class BEAR(MMD):
-    """BEAR (Kumar 2019): highest Q with the MMD to the cloned behaviour held at `threshold` by a Lagrange multiplier."""
-    candidates, threshold = 10, 0.05
+    """BEAR (Kumar 2019): highest Q with the MMD to the cloned behaviour held at `threshold` by a Lagrange multiplier.
+
+    Two settings differ from its paper's: a threshold of 0.05 is below the distance of two sets of ten samples of one
+    distribution, and a multiplier that begins at 1 comes too late to free a tanh that Q has saturated.
+    """
+    candidates, threshold = 10, 0.15
 
     def __init__(self):
         super().__init__()
-        self.log_multiplier = nn.Parameter(torch.zeros(()))
+        self.log_multiplier = nn.Parameter(torch.tensor(5.0))
 
     def loss(self, batch, critic):
         q = torch.minimum(*critic(batch.state, self.sample(batch.state))).mean()
@@ -102,7 +106,7 @@ def figure_2(args):
     """The reward, and the samples of each method."""
     (n_timesteps,) = args.n_timesteps
     results = bandit.run_seeds(learn, args, n_timesteps=n_timesteps)
-    figure = Figure(figsize=(2.5 * (1 + len(results)), 3.8), layout="constrained")
+    figure = Figure(figsize=(2.5 * (1 + len(results)), 4.1), layout="constrained")
     truth, *axes = figure.subplots(1, 1 + len(results))
     bandit.draw(truth, bandit.make_data(seed=args.seed).action[:2000], "data", "mean reward of each corner")
     for (x, y), reward in zip(bandit.CORNERS.tolist(), bandit.REWARDS.tolist()):
@@ -110,12 +114,13 @@ def figure_2(args):
     for axis, (method, runs) in zip(axes, results.items()):
         samples, numbers = runs[0]
         bandit.draw(axis, samples, method, f"reward {numbers['reward']:.2f}\nbest corner {100 * numbers['best_corner']:.0f} %\n"
-                    f"{100 * numbers['acting_best_corner']:.0f} % after its choice of candidates")
+                    f"when acting: {numbers['acting_reward']:.2f}, {100 * numbers['acting_best_corner']:.0f} %")
     title = f"With reward: 2,000 samples of each policy ({args.steps:,} steps; Diffusion-QL with N = {n_timesteps}; seed {args.seed})"
     if "Diffusion-QL" in results:
         history = results["Diffusion-QL"][0][1]["history"]
-        title += "\nDiffusion-QL on the way, best corner (in brackets: at the edge of the square): " + ", ".join(
-            f"{100 * row['best_corner']:.0f} % ({100 * row['edge']:.0f} %)" for row in history[1::2]) + f" after each {history[1]['step']:,} steps"
+        title += "\nDiffusion-QL's share on the best corner (and at the edge of the square), as training goes on: " + ", ".join(
+            f"{100 * row['best_corner']:.0f} % ({100 * row['edge']:.0f} %)" for row in history[:5])
+        title += f" after each {history[0]['step']:,} steps"
     figure.suptitle(title, fontsize=10)
     name = "q_learning" if n_timesteps == 5 else f"q_learning_N{n_timesteps}"
     bandit.save(name, figure, results, args)
@@ -135,15 +140,15 @@ def figure_3(args):
         exact = DiffusionPolicy(2, 2, n)
         exact.model = ExactDenoiser(n)
         best = bandit.measure(bandit.sample(exact), bandit.make_data(seed=args.seed))
+        results["exact denoiser", n] = None, best
         samples, numbers = results["diffusion", n]
-        numbers["exact_denoiser"] = best
         bandit.draw(above, samples, f"cloning, N = {n}", f"on mode {100 * numbers['on_mode']:.0f} %\n"
                     f"with the exact denoiser {100 * best['on_mode']:.0f} %", bandit.COLORS["diffusion"])
         samples, numbers = results["Diffusion-QL", n]
         bandit.draw(below, samples, f"with reward, N = {n}", f"reward {numbers['reward']:.2f}\n"
                     f"best corner {100 * numbers['best_corner']:.0f} %", bandit.COLORS["Diffusion-QL"])
     figure.suptitle(f"The number of denoising steps N (cloning; with reward {args.steps:,} steps; seed {args.seed})", fontsize=10)
-    results = {f"{method}, N = {n}": [results[method, n]] for method in ("diffusion", "Diffusion-QL") for n in args.n_timesteps}
+    results = {f"{method}, N = {n}": [results[method, n]] for method in ("exact denoiser", "diffusion", "Diffusion-QL") for n in args.n_timesteps}
     bandit.save("n_timesteps", figure, results, args)
     print(bandit.table(results, COLUMNS))
 
