@@ -125,7 +125,7 @@ USES = {"kl_weight": ("CVAE", "MMD"), "latent_clip": ("CVAE", "MMD"), "sigma": (
 def main(args):
     from matplotlib.figure import Figure
     results = bandit.run_seeds(clone, args, n_timesteps=args.n_timesteps, **{name: getattr(args, name) for name in USES})
-    figure = Figure(figsize=(2.5 * (1 + len(results)), 3.4), layout="constrained")
+    figure = Figure(figsize=(2.5 * (1 + len(results)), 3.5), layout="constrained")
     truth, *axes = figure.subplots(1, 1 + len(results))
     data = bandit.make_data(seed=args.seed).action[:2000]
     bandit.draw(truth, data, "data", "four corners,\nstd 0.05 around each")

@@ -106,7 +106,7 @@ def figure_2(args):
     """The reward, and the samples of each method."""
     (n_timesteps,) = args.n_timesteps
     results = bandit.run_seeds(learn, args, n_timesteps=n_timesteps)
-    figure = Figure(figsize=(2.5 * (1 + len(results)), 4.1), layout="constrained")
+    figure = Figure(figsize=(2.5 * (1 + len(results)), 3.7), layout="constrained")
     truth, *axes = figure.subplots(1, 1 + len(results))
     bandit.draw(truth, bandit.make_data(seed=args.seed).action[:2000], "data", "mean reward of each corner")
     for (x, y), reward in zip(bandit.CORNERS.tolist(), bandit.REWARDS.tolist()):

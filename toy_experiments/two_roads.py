@@ -1,8 +1,9 @@
 """Two roads to one goal: a task with real physics that Diffusion-QL learns on a laptop in minutes.
 
-A ball starts on the left, the goal is on the right, a block lies between them. Half of the demonstrations take the short
-road below it, half the long one above; every step at the goal is worth 1. So the data has two modes at the start, whose
-average runs into the block, and one of them is better: cloning takes both roads, Q-guidance should take the short one.
+A ball starts on the left, the goal is on the right, a block lies between them, with a pocket on its left side. Half of the
+demonstrations take the short road below the block, half the long one above; every step at the goal is worth 1. So the data
+has two modes at the start, whose average runs into the pocket, and one of them is better: cloning takes both roads,
+Q-guidance should take the short one.
 
     python toy_experiments/two_roads.py                       # make the Minari dataset toy/two-roads-v0
     python toy_experiments/two_roads.py --plot RUN [RUN ...]  # draw the paths of trained policies: roads.png
@@ -30,12 +31,13 @@ NAME = "toy/two-roads-v0"
 MAZE = [[1, 1, 1, 1, 1, 1, 1, 1, 1],
         [1, 0, 0, 0, 0, 0, 0, 0, 1],
         [1, 0, 0, 1, 1, 1, 0, 0, 1],
-        [1, "r", 0, 1, 1, 1, 0, 0, 1],
+        [1, "r", 0, 0, 1, 1, 0, 0, 1],
         [1, 0, 0, 1, 1, 1, 0, 0, 1],
         [1, 0, 0, 0, 0, 0, 0, "g", 1],
         [1, 1, 1, 1, 1, 1, 1, 1, 1]]  # r: start, g: goal; cells of 1 by 1, the origin in the middle
 START, GOAL = (-3, 0), (3, -2)
 ROADS = {"short": [(-2, -2), GOAL], "long": [(-2, 2), (2.5, 2), GOAL]}  # waypoints (x, y)
+COLORS = {"short": "#0072B2", "long": "#E69F00", "stuck": "#999999"}
 STEPS = 60  # decisions in an episode
 HOLD = 5  # simulator steps (of 0.01 s) for which an action is held
 
@@ -149,6 +151,20 @@ def shares(paths):
     return {"short": float(np.mean(passed & ~above)), "long": float(np.mean(passed & above)), "stuck": float(np.mean(~passed))}
 
 
+def draw_paths(axis, paths, title, caption=""):
+    """One panel: the maze and paths (episodes, steps, 2) in it, coloured by road."""
+    from matplotlib.colors import ListedColormap
+    walls = np.array([[cell == 1 for cell in row] for row in MAZE])
+    height, width = walls.shape
+    axis.imshow(walls, extent=(-width / 2, width / 2, -height / 2, height / 2), cmap=ListedColormap(["white", "#444444"]))
+    for path in paths:
+        (road,) = (name for name, share in shares(path[None]).items() if share)
+        axis.plot(*path.T, color=COLORS[road], lw=0.7, alpha=0.5)
+    axis.plot(*START, "ko", ms=7)
+    axis.plot(*GOAL, "k*", ms=12)
+    axis.set(title=title, xlabel=caption, xticks=[], yticks=[])
+
+
 def load_run(run):
     """The agent, the settings and the dataset of a run folder of diffusion_ql.py."""
     config = Path(run, "config.json")
@@ -166,7 +182,6 @@ def plot(runs, out=None, episodes=100):
 
     Returns {title: {short, long, stuck, score}}.
     """
-    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     loaded = [load_run(run) for run in runs]
     dataset = loaded[-1][2]
@@ -178,24 +193,15 @@ def plot(runs, out=None, episodes=100):
         title += f", seed {seed}" if title in panels else ""
         panels[title] = drive_policy(agent, dataset, episodes)
     figure, result = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained"), {}
-    walls = np.array([[cell == 1 for cell in row] for row in MAZE])
-    height, width = walls.shape
-    colors = {"short": "#0072B2", "long": "#E69F00", "stuck": "#999999"}
     for axis, (title, (paths, returns)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         result[title] = {**shares(paths), "score": float(dataset.score(returns).mean())}
-        axis.imshow(walls, extent=(-width / 2, width / 2, -height / 2, height / 2), cmap=ListedColormap(["white", "#444444"]))
-        for path in paths:
-            (road,) = (name for name, share in shares(path[None]).items() if share)
-            axis.plot(*path.T, color=colors[road], lw=0.7, alpha=0.5)
-        axis.plot(*START, "ko", ms=7)
-        axis.plot(*GOAL, "k*", ms=12)
-        share = ", ".join(f"{name} {100 * result[title][name]:.0f} %" for name in colors)
-        axis.set(title=title, xlabel=f"{share}\nscore {result[title]['score']:.0f}", xticks=[], yticks=[])
+        share = ", ".join(f"{name} {100 * result[title][name]:.0f} %" for name in COLORS)
+        draw_paths(axis, paths, title, f"{share}\nscore {result[title]['score']:.0f}")
     figure.suptitle("dot: start, star: goal; blue: the short road, orange: the long one, grey: stuck")
     out = Path(out or Path(runs[-1], "roads.png"))
     write(out, lambda partial: figure.savefig(partial, format="png", dpi=150))
     for title, numbers in result.items():
-        print(f"{title:28}" + "  ".join(f"{name} {100 * numbers[name]:3.0f} %" for name in colors) + f"  score {numbers['score']:5.1f}")
+        print(f"{title:28}" + "  ".join(f"{name} {100 * numbers[name]:3.0f} %" for name in COLORS) + f"  score {numbers['score']:5.1f}")
     print(f"picture: {out}")
     return result
 
