@@ -78,8 +78,8 @@ def test_shares_of_known_paths():
 
 def test_the_default_command_in_short(dataset, cli):
     """Diffusion-QL's score rises above the cloning's, and the command ends with the picture."""
-    cloning = train(Args.for_env("two-roads", algo="bc", steps=5000, eval_every=5000, out="bc"))
-    code, out, err = cli("--steps", 6000, "--eval-every", 6000, "--out", "ql")
+    cloning = train(Args.for_env("two-roads", algo="bc", steps=3000, eval_every=3000, out="bc"))
+    code, out, err = cli("--steps", 3000, "--eval-every", 3000, "--out", "ql")
     assert code == 0, err
     assert "two-roads: 12,000 transitions" in out and "picture: ql/roads.png" in out
     result = json.loads(Path("ql/result.json").read_text())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -66,23 +67,26 @@ def train(policy, data, steps, critic=None, lr=3e-3, batch_size=256, name="", po
     The critic regresses on the reward: a bandit has no next state. Both learning rates fall to 0 along a cosine.
     Returns the measures of 2,000 of the policy's samples at `watch` moments of the training, each with its step.
     """
-    modules = [policy] if critic is None else [critic, policy]
-    optimizers = [torch.optim.Adam(module.parameters(), lr, fused=True) for module in modules]
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]
+    optimizers, schedules = {}, {}
+    for module in [policy] if critic is None else [policy, critic]:
+        optimizers[module] = torch.optim.Adam(module.parameters(), lr, fused=True)
+        schedules[module] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[module], steps)
+
+    def descend(module, loss):
+        optimizers[module].zero_grad()
+        loss.backward(inputs=list(module.parameters()))
+        optimizers[module].step()
+        schedules[module].step()
+
     history = []
-    for step in tqdm(range(1, steps + 1), desc=name, unit="step", position=position, leave=not position, mininterval=0.5, disable=position is None):
+    bar = tqdm(range(1, steps + 1), name, unit="step", position=position, leave=not position, mininterval=0.5, disable=position is None)
+    for step in bar:
         index = torch.randint(len(data.action), (batch_size,))
         batch = Batch(*(column[index] for column in data))
-        if critic is None:
-            losses = [lambda: policy.loss(batch.action, batch.state)]
-        else:
-            losses = [lambda: sum((q - batch.reward).square().mean() for q in critic(batch.state, batch.action)),
-                      lambda: policy.loss(batch, critic)]
-        for module, loss, optimizer, schedule in zip(modules, losses, optimizers, schedules):
-            optimizer.zero_grad()
-            loss().backward(inputs=list(module.parameters()))
-            optimizer.step()
-            schedule.step()
+        if critic is not None:
+            q1, q2 = critic(batch.state, batch.action)
+            descend(critic, F.mse_loss(q1, batch.reward) + F.mse_loss(q2, batch.reward))
+        descend(policy, policy.loss(batch.action, batch.state) if critic is None else policy.loss(batch, critic))
         if step % max(1, steps // watch) == 0:
             history.append({"step": step, **measure(sample(policy), data)})
     return history
@@ -174,7 +178,7 @@ def script(description, methods, steps, work, **extra):
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--seed", type=int, default=2022, help="random seed, the first of --seeds (default: 2022, the paper's)")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="run K seeds and print the mean and spread (default: 1)")
-    parser.add_argument("--steps", type=int, default=steps, help=f"gradient steps of each method (default: {steps})")
+    parser.add_argument("--steps", type=int, help=f"gradient steps of each method (default: {steps})")
     parser.add_argument("--methods", nargs="+", default=list(methods), choices=list(methods), help="default: all", metavar="METHOD")
     parser.add_argument("--out", default=str(Path(__file__).parent / "figures"), help="folder of the figure (default: toy_experiments/figures)")
     for name, (default, text) in extra.items():
@@ -182,7 +186,7 @@ def script(description, methods, steps, work, **extra):
         parser.add_argument("--" + name.replace("_", "-"), default=default, help=f"{text} (default: {default})", **kind)
     args, begin = parser.parse_args(), time.time()
     try:
-        require(args.steps > 0 and args.seeds > 0 and args.seed >= 0, "--steps and --seeds need numbers above 0, --seed 0 or more")
+        require((args.steps is None or args.steps > 0) and args.seeds > 0 and args.seed >= 0, "--steps and --seeds need numbers above 0, --seed 0 or more")
         work(args)
         print(f"{time.time() - begin:.0f} seconds")
     except (UserError, OSError) as error:

@@ -76,6 +76,7 @@ class BEAR(MMD):
 
 COLUMNS = {"reward": ("reward", ".2f"), "best_corner": ("best corner", ".1%"), "on_mode": ("on mode", ".1%"), "edge": ("at the edge", ".1%"),
            "acting_reward": ("acting: reward", ".2f"), "acting_best_corner": ("acting: best corner", ".1%")}
+STEPS = {"TD3+BC": 6000, "BCQ": 6000, "BEAR": 6000, "Diffusion-QL": 10_000}  # Diffusion-QL overshoots first, and takes its time to return
 METHODS = {"TD3+BC": TD3BC, "BCQ": BCQ, "BEAR": BEAR, "Diffusion-QL": DiffusionQL}
 
 
@@ -90,8 +91,9 @@ def act(policy, critic, n=2000):
     return actions.view(n, -1, 2)[torch.arange(n), choice[:, 0]]
 
 
-def learn(method, seed=2022, steps=6000, n_timesteps=5, position=None):
+def learn(method, seed=2022, steps=None, n_timesteps=5, position=None):
     """Learns the bandit with reward by one method; returns its policy, critic, 2,000 samples (2000, 2) and their measures."""
+    steps = steps or STEPS[method]
     torch.manual_seed(seed)
     data = bandit.make_data(seed=seed)
     critic = DoubleCritic(2, 2, 128)
@@ -115,7 +117,7 @@ def figure_2(args):
         samples, numbers = runs[0]
         bandit.draw(axis, samples, method, f"reward {numbers['reward']:.2f}\nbest corner {100 * numbers['best_corner']:.0f} %\n"
                     f"when acting: {numbers['acting_reward']:.2f}, {100 * numbers['acting_best_corner']:.0f} %")
-    title = f"With reward: 2,000 samples of each policy ({args.steps:,} steps; Diffusion-QL with N = {n_timesteps}; seed {args.seed})"
+    title = f"With reward: 2,000 samples of each policy (Diffusion-QL with N = {n_timesteps}; seed {args.seed})"
     if "Diffusion-QL" in results:
         history = results["Diffusion-QL"][0][1]["history"]
         title += "\nDiffusion-QL's share on the best corner (and at the edge of the square), as training goes on: " + ", ".join(
@@ -147,12 +149,12 @@ def figure_3(args):
         samples, numbers = results["Diffusion-QL", n]
         bandit.draw(below, samples, f"with reward, N = {n}", f"reward {numbers['reward']:.2f}\n"
                     f"best corner {100 * numbers['best_corner']:.0f} %", bandit.COLORS["Diffusion-QL"])
-    figure.suptitle(f"The number of denoising steps N (cloning; with reward {args.steps:,} steps; seed {args.seed})", fontsize=10)
+    figure.suptitle(f"The number of denoising steps N (seed {args.seed})", fontsize=10)
     results = {f"{method}, N = {n}": [results[method, n]] for method in ("exact denoiser", "diffusion", "Diffusion-QL") for n in args.n_timesteps}
     bandit.save("n_timesteps", figure, results, args)
     print(bandit.table(results, COLUMNS))
 
 
 if __name__ == "__main__":
-    bandit.script(__doc__, METHODS, 6000, lambda args: (figure_2 if len(args.n_timesteps) == 1 else figure_3)(args),
+    bandit.script(__doc__, METHODS, "6000, Diffusion-QL 10000", lambda args: (figure_2 if len(args.n_timesteps) == 1 else figure_3)(args),
                   n_timesteps=([5], "denoising steps N of Diffusion-QL; several draw Figure 3"))
