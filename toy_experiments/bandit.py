@@ -178,7 +178,7 @@ def script(description, methods, steps, work, **extra):
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--seed", type=int, default=2022, help="random seed, the first of --seeds (default: 2022, the paper's)")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="run K seeds and print the mean and spread (default: 1)")
-    parser.add_argument("--steps", type=int, help=f"gradient steps of each method (default: {steps})")
+    parser.add_argument("--steps", type=int, help=f"gradient steps of each method (default: {steps})", default=steps if isinstance(steps, int) else None)
     parser.add_argument("--methods", nargs="+", default=list(methods), choices=list(methods), help="default: all", metavar="METHOD")
     parser.add_argument("--out", default=str(Path(__file__).parent / "figures"), help="folder of the figure (default: toy_experiments/figures)")
     for name, (default, text) in extra.items():

@@ -106,7 +106,7 @@ METHODS = {"Gaussian": Gaussian, "CVAE": CVAE, "MMD": MMD, "diffusion": Diffusio
 COLUMNS = {"on_mode": ("on mode", ".1%"), "imbalance": ("corners' shares, at most off 25 %", ".1%"), "energy_distance": ("energy distance", ".4f")}
 
 
-def clone(method, seed=2022, steps=None, n_timesteps=50, position=None, **settings):
+def clone(method, seed=2022, steps=6000, n_timesteps=50, position=None, **settings):
     """Clones the bandit's data by one method; returns its policy, 2,000 samples (2000, 2) and their measures."""
     torch.manual_seed(seed)
     data = bandit.make_data(seed=seed)
@@ -114,7 +114,7 @@ def clone(method, seed=2022, steps=None, n_timesteps=50, position=None, **settin
         policy = DiffusionPolicy(2, 2, n_timesteps, 128)
     else:
         policy = METHODS[method](**{name: value for name, value in settings.items() if method in USES[name]})
-    history = bandit.train(policy, data, steps or 6000, name=f"{method}, seed {seed}", position=position)
+    history = bandit.train(policy, data, steps, name=f"{method}, seed {seed}", position=position)
     samples = bandit.sample(policy)
     return policy, samples, {**bandit.measure(samples, data), "history": history}
 
@@ -131,7 +131,7 @@ def main(args):
     bandit.draw(truth, data, "data", "four corners,\nstd 0.05 around each")
     for axis, (method, runs) in zip(axes, results.items()):
         bandit.draw(axis, runs[0][0], method, bandit.cloning_caption(runs[0][1]))
-    figure.suptitle(f"Cloning: 2,000 samples of each policy (diffusion with N = {args.n_timesteps}; seed {args.seed})", fontsize=10)
+    figure.suptitle(f"Cloning: 2,000 samples of each policy ({args.steps:,} steps; diffusion with N = {args.n_timesteps}; seed {args.seed})", fontsize=10)
     bandit.save("behavior_cloning", figure, results, args)
     print(bandit.table(results, COLUMNS))
 
