@@ -141,6 +141,7 @@ def figure_3(args):
     for n, (above, below) in zip(args.n_timesteps, figure.subplots(2, len(args.n_timesteps), squeeze=False).T):
         exact = DiffusionPolicy(2, 2, n)
         exact.model = ExactDenoiser(n)
+        torch.manual_seed(args.seed)
         best = bandit.measure(bandit.sample(exact), bandit.make_data(seed=args.seed))
         results["exact denoiser", n] = None, best
         samples, numbers = results["diffusion", n]
