@@ -135,7 +135,7 @@ def figure_3(args):
     jobs = {}
     for n in sorted(args.n_timesteps, reverse=True):  # the longest first
         jobs["Diffusion-QL", n] = learn, dict(method="Diffusion-QL", seed=args.seed, steps=args.steps, n_timesteps=n)
-        jobs["diffusion", n] = clone, dict(method="diffusion", seed=args.seed, n_timesteps=n)
+        jobs["diffusion", n] = clone, dict(method="diffusion", seed=args.seed, steps=args.steps or 6000, n_timesteps=n)
     results = bandit.run(jobs)
     figure = Figure(figsize=(2.5 * len(args.n_timesteps), 7), layout="constrained")
     for n, (above, below) in zip(args.n_timesteps, figure.subplots(2, len(args.n_timesteps), squeeze=False).T):
