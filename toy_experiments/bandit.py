@@ -21,8 +21,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion_ql import Batch, UserError, require, write  # noqa: E402
 
-CORNERS = torch.tensor([[-0.8, 0.8], [0.8, 0.8], [-0.8, -0.8], [0.8, -0.8]])
-CORNER_NAMES = ["top left", "top right", "bottom left", "bottom right"]
+CORNERS = torch.tensor([[-0.8, 0.8], [0.8, 0.8], [-0.8, -0.8], [0.8, -0.8]])  # top left, top right, bottom left, bottom right
 REWARDS = torch.tensor([3.0, 1.5, 0.0, 5.0])  # mean reward of each corner; std 0.5
 STD, RADIUS = 0.05, 0.2  # of the actions around a corner; an action is *on mode* within RADIUS of a corner
 COLORS = {  # the same for a method's cloning and Q-learning forms; Okabe and Ito's colour-blind safe palette
@@ -50,8 +49,8 @@ def measure(actions, data):
 
     on_mode: the share within 0.2 of a corner; corners: the share within 0.2 of each; imbalance: how far the largest or
     smallest of these is from a quarter; energy_distance: to 2,000 of the data's actions; reward: the mean of the
-    corners' own mean rewards, where an action off mode earns 0;
-    best_corner: the share on the corner that pays most.
+    corners' own mean rewards, where an action off mode earns 0; best_corner: the share on the corner that pays most;
+    edge: the share at the edge of the square.
     """
     near = torch.cdist(actions, CORNERS) < RADIUS  # (n, 4)
     corners = near.float().mean(0)

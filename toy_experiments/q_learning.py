@@ -87,7 +87,7 @@ def act(policy, critic, n=2000):
     state = torch.zeros(n * policy.candidates, 2)
     actions = policy.sample(state)
     q1, q2 = (q.view(n, -1) for q in critic(state, actions))
-    choice = torch.multinomial(torch.minimum(q1, q2).softmax(-1), 1) if policy.candidates == 50 else q1.argmax(-1, keepdim=True)
+    choice = torch.multinomial(torch.minimum(q1, q2).softmax(-1), 1) if isinstance(policy, DiffusionQL) else q1.argmax(-1, keepdim=True)
     return actions.view(n, -1, 2)[torch.arange(n), choice[:, 0]]
 
 
