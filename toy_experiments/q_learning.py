@@ -123,7 +123,7 @@ def figure_2(args):
         title += "\nDiffusion-QL's share on the best corner (and at the edge of the square), as training goes on: " + ", ".join(
             f"{100 * row['best_corner']:.0f} % ({100 * row['edge']:.0f} %)" for row in history[:5])
         title += f" after each {history[0]['step']:,} steps"
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=9)
     name = "q_learning" if n_timesteps == 5 else f"q_learning_N{n_timesteps}"
     bandit.save(name, figure, results, args)
     print(bandit.table(results, COLUMNS))
