@@ -265,14 +265,14 @@ def vp_schedule(n_timesteps):
             "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
 
 class FastMish(torch.autograd.Function):
-    """x tanh(softplus(x)) = x u / (2 - u) with u = p (2 - p), p = sigmoid(x): one exponential, where F.mish takes several."""
+    """x tanh(softplus(x)) = x n / (n + 2) with n = e (e + 2), e = exp(x): one exponential, where F.mish takes several."""
     @staticmethod
     def forward(ctx, x):
-        u = (2 - (p := x.sigmoid())).mul_(p)
-        tanh = u / (2 - u)
+        n = (2 + (e := x.clamp(max=20).exp_())).mul_(e)  # above 20 the tanh is 1
+        inverse = (n + 2).reciprocal_()
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(tanh.addcmul(p.mul_(x), (1 - u).div_((2 - u).square_()), value=4))
-        return tanh.mul_(x)
+            ctx.save_for_backward(torch.addcmul(n * inverse, e.sub_(n).mul_(inverse).mul_(inverse), x, value=-4))
+        return n.mul_(inverse).mul_(x)
     @staticmethod
     def backward(ctx, grad):
         return grad * ctx.saved_tensors[0]
