@@ -16,7 +16,7 @@ def figures(notebook):
 
 
 def test_the_notebooks_are_there():
-    assert NOTEBOOKS and all(name[:2] == f"{i}_" for i, name in enumerate(NOTEBOOKS, 1))
+    assert [name[:2] for name in NOTEBOOKS] == ["1_", "2_", "3_", "4_", "5_"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

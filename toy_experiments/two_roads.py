@@ -86,6 +86,7 @@ def collect(name=NAME, episodes=200, seed=0):
     from minari.storage import get_dataset_path
     folder = Path(get_dataset_path(name))
     require(not folder.exists(), f"{folder} is there already: delete it first, or choose another --name")
+    print(f"collecting {episodes} demonstrations for {name}: some seconds, once", flush=True)
     env, rng, buffers = gym.make("TwoRoads-v0"), np.random.default_rng(seed), []
     for i in range(episodes):
         observations, actions, rewards = drive(env, ("short", "long")[i % 2], rng, noise=0.3, speed=4.5, seed=seed + i)
