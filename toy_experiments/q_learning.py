@@ -134,7 +134,7 @@ def figure_3(args):
     require(args.seeds == 1 and args.methods == list(METHODS), "several --n-timesteps draw Figure 3: leave --seeds and --methods away")
     jobs = {}
     for n in sorted(args.n_timesteps, reverse=True):  # the longest first
-        jobs["Diffusion-QL", n] = learn, dict(method="Diffusion-QL", seed=args.seed, steps=args.steps, n_timesteps=n)
+        jobs["Diffusion-QL", n] = learn, dict(method="Diffusion-QL", seed=args.seed, steps=args.steps or 7000, n_timesteps=n)
         jobs["diffusion", n] = clone, dict(method="diffusion", seed=args.seed, steps=args.steps or 6000, n_timesteps=n)
     results = bandit.run(jobs)
     figure = Figure(figsize=(2.5 * len(args.n_timesteps), 7), layout="constrained")
