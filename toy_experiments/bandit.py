@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -122,6 +123,7 @@ def run_seeds(function, args, **settings):
 
 
 def start_worker(lock):
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()  # ends with its parent
     tqdm.set_lock(lock)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
