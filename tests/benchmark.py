@@ -84,9 +84,9 @@ class Release:
         loss.backward()
         nn.utils.clip_grad_norm_(self.actor.parameters(), 5.0)
         self.actor_optimizer.step()
-        for target, network, share in ((self.ema_actor, self.actor, 0.005), (self.critic_target, self.critic, 0.005)):
+        for target, network in ((self.ema_actor, self.actor), (self.critic_target, self.critic)):
             for average, parameter in zip(target.parameters(), network.parameters()):
-                average.data.copy_((1 - share) * average.data + share * parameter.data)
+                average.data.copy_(0.995 * average.data + 0.005 * parameter.data)
         return [value.item() for value in (critic_loss, bc_loss, ql_loss, loss)]
 
 
