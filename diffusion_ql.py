@@ -265,14 +265,16 @@ def vp_schedule(n_timesteps):
             "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
 
 class FastMish(torch.autograd.Function):
-    """x tanh(softplus(x)) = x n / (n + 2) with n = e (e + 2), e = exp(x): one exponential, where F.mish takes several."""
+    """x tanh(softplus(x)); with p = sigmoid(x) and u = p (2 - p) the tanh is u / (2 - u): one exponential, few passes."""
     @staticmethod
     def forward(ctx, x):
-        n = (2 + (e := x.clamp(max=20).exp_())).mul_(e)  # above 20 the tanh is 1
-        inverse = (n + 2).reciprocal_()
+        p = x.sigmoid()
+        u = (2 - p).mul_(p)
+        tanh = u.div_(2 - u)
+        y = x * tanh
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(torch.addcmul(n * inverse, e.sub_(n).mul_(inverse).mul_(inverse), x, value=-4))
-        return n.mul_(inverse).mul_(x)
+            ctx.save_for_backward(torch.addcmul(x, y, tanh, value=-1).mul_(p).add_(tanh))  # tanh + x (1 - tanh^2) p
+        return y
     @staticmethod
     def backward(ctx, grad):
         return grad * ctx.saved_tensors[0]
@@ -286,8 +288,8 @@ def mlp(*widths):
 
 class SinusoidalEmbedding(nn.Module):
     def forward(self, timestep):
-        frequencies = torch.exp(torch.arange(8, device=timestep.device) * (-math.log(10_000) / 7))
-        return torch.cat([(timestep[:, None] * frequencies).sin(), (timestep[:, None] * frequencies).cos()], -1)  # (B, 16)
+        angle = timestep[:, None] * torch.exp(torch.arange(8, device=timestep.device) * (-math.log(10_000) / 7))
+        return torch.cat([angle.sin(), angle.cos()], -1)  # (B, 16)
 
 class Denoiser(nn.Module):
     """Predicts the noise epsilon in a noisy action, given the timestep and the state (appendix; layer names: the release)."""
@@ -364,7 +366,7 @@ class DiffusionQL:
                      timestep=torch.randint(n, (batch_size,), device=self.device),
                      noise=torch.randn(batch_size, action_dim, device=self.device),
                      policy_noise=torch.randn(n, batch_size, action_dim, device=self.device),
-                     coin=torch.rand(()).item())  # above 0.5, Q1 is maximised and Q2 normalises; else the reverse
+                     coin=torch.rand((), device=self.device) > 0.5)  # whether Q1 is maximised and Q2 normalises, or the reverse
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
         args, metrics, draws = self.args, {}, draws or self.draw(len(batch.state))
@@ -395,10 +397,9 @@ class DiffusionQL:
         bc_loss = self.actor.loss(batch.action, batch.state, draws.timestep, draws.noise)
         if self.args.algo == "bc":
             return bc_loss, {"bc_loss": bc_loss.detach()}
-        x = torch.cat([batch.state, self.actor.sample(batch.state, draws.policy_noise)], -1)
-        q_up, q_scale = (self.critic.q1_model, self.critic.q2_model)[::1 if draws.coin > 0.5 else -1]
-        # the paper's alpha is eta / E|Q|, so that eta means the same whatever the size of the rewards
-        ql_loss = -q_up(x).mean() / q_scale(x.detach()).abs().mean().detach()
+        q1, q2 = self.critic(batch.state, self.actor.sample(batch.state, draws.policy_noise))
+        q_up, q_scale = torch.where(draws.coin, q1, q2), torch.where(draws.coin, q2, q1).detach()
+        ql_loss = -q_up.mean() / q_scale.abs().mean()  # the paper's alpha is eta / E|Q|: eta means the same for rewards of any size
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
     def descend(self, loss, network, optimizer):
