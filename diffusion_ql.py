@@ -1,7 +1,6 @@
 """Diffusion-QL (Wang, Hunt & Zhou, ICLR 2023, arXiv:2208.06193) in one file.
 
-Offline reinforcement learning with a diffusion model as the policy: it clones the dataset's actions by learning to
-denoise them (L_d), while a Q-function, learned from the same data, pulls it towards the better ones (L_q).
+The policy is a diffusion model: it clones a dataset's actions by learning to denoise them (L_d), and a Q-function pulls it to the better ones (L_q).
 
     python diffusion_ql.py                                     # two-roads: a task of minutes, without a download
     python diffusion_ql.py --env walker2d-medium-expert        # Minari's dataset, downloaded on first use
@@ -11,7 +10,7 @@ denoise them (L_d), while a Q-function, learned from the same data, pulls it tow
 Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
 published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
 """
-import argparse, collections, contextlib, copy, dataclasses, difflib, json, math, os, re, signal, sys, time  # noqa: E401
+import argparse, collections, contextlib, copy, dataclasses, difflib, functools, json, math, os, re, shutil, signal, sys, time  # noqa: E401
 from pathlib import Path
 from typing import Literal, get_args
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F  # noqa: E401
@@ -19,11 +18,9 @@ from tqdm import tqdm
 
 class UserError(Exception):
     """Something the person at the keyboard can mend: main() prints it, without a traceback, and exits with 2."""
-
 def require(condition, message):
     if not condition:
         raise UserError(message)
-
 @contextlib.contextmanager
 def explain(message, *errors):
     """Turns the errors of a library into a UserError: the message, with {} standing for the error's own first line."""
@@ -37,7 +34,6 @@ def explain(message, *errors):
 def option(default, help, low=None, high=math.inf, group=None):
     """A field of Args: its default, its line in --help, its limits, and the group of --help that begins with it."""
     return dataclasses.field(default=default, metadata={"help": help, "limits": (low, high), "group": group})
-
 @dataclasses.dataclass
 class Args:
     """All settings, each an option of the command line. `Args.for_env(name)` fills in the paper's own for a task."""
@@ -48,7 +44,9 @@ class Args:
     eval_every: int = option(0, "steps between evaluations (default: 50000, or a tenth of a short run)", 0)
     eval_episodes: int = option(0, "episodes per evaluation (default: 10 on MuJoCo tasks, 100 on others)", 0)
     seed: int = option(0, "random seed; on the CPU it fixes everything", 0, 2**32 - 200)
+    seeds: list = option((), "train these seeds side by side instead, and give their mean ± std")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: cuda where there is one, else cpu")
+    compile: Literal["auto", "on", "off"] = option("auto", "torch.compile; auto: on a GPU, and for 100000 steps or more")
     early_stop: bool = option(False, "stop at the first evaluation whose L_d is not below the one before")
     out: str = option("", "run folder (default: runs/<env>/<seed>-<time>)", group="files")
     resume: str = option("", "run folder to go on with, as if it had never stopped")
@@ -83,6 +81,7 @@ class Args:
             require(low <= value <= high and value < math.inf if field.type in (int, float) else value in (choices or [value]),
                     f"--{field.name.replace('_', '-')} {value}: give {' or '.join(choices) or f'a number from {low} to {high}'}")
         require(not self.video or self.video.endswith((".mp4", ".gif")), "--video needs a name that ends in .mp4 or .gif")
+        require(len({*self.seeds}) == len(self.seeds) and min(self.seeds, default=0) >= 0, "--seeds: give different numbers from 0 on")
         self.eval_every = self.eval_every or min(50_000, max(1, self.steps // 10))
 
 Task = collections.namedtuple("Task", "lr eta max_q_backup reward_tune steps grad_norm top_k paper_score")
@@ -113,9 +112,8 @@ DOMAINS = {  # the returns that D4RL scores as 0 and 100 (d4rl/infos.py), and wh
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"), "hopper": (-20.272305, 3234.3, "Hopper-v4"), "antmaze": (0, 1, ""),
     "walker2d": (1.629008, 4592.3, "Walker2d-v4"), "pen": (96.262799, 3076.833102, "AdroitHandPen-v1"), "kitchen": (0, 4, "")}
 D4RL_URL, HDF5 = "http://rail.eecs.berkeley.edu/datasets/offline_rl/", (".hdf5", ".h5")
-MINARI_IDS = {"two-roads": ["toy/two-roads-v0"],  # the tasks that Minari holds; medium-expert is two datasets together
-    **{f"{robot}-{level}": [f"mujoco/{robot}/{part}-v0" for part in level.split("-")]
-       for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},
+MINARI_IDS = {"two-roads": ["toy/two-roads-v0"], **{f"{robot}-{level}": [f"mujoco/{robot}/{part}-v0" for part in level.split("-")]
+    for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},  # the last: two datasets together
     **{name[:-3]: [f"D4RL/{name[:-3].replace('-', '/', 1)}-{'v1' if name.startswith('antmaze') else 'v2'}"]
        for name in PAPER_TASKS if name.startswith(("antmaze", "pen", "kitchen"))}}
 
@@ -148,18 +146,15 @@ class Dataset:
         actions = 2 * (actions - box.low) / (box.high - box.low) - 1
         bad = np.argwhere(abs(actions) > 1.001)[:1, 0]  # 0.1 % of rounding is forgiven
         require(not len(bad), f"{name}: action {bad} is out of the bounds of {self.env_id}: clip the data, or give another --env-id")
-        if self.env_id.startswith("AntMaze"):  # D4RL's episodes end at the goal, Minari's go on
-            terminals = terminals | (rewards > 0)
+        terminals = terminals | (self.env_id.startswith("AntMaze") & (rewards > 0))  # D4RL's episodes end at the goal, Minari's go on
         self.transitions = Batch(*(torch.as_tensor(array, dtype=torch.float32) for array in (
             states, actions.clip(-1, 1), next_states, rewards[:, None], ~terminals[:, None])))
     def make_env(self, **kwargs):
         """The environment with flat states, actions in [-1, 1] whatever its own bounds, and always a time limit."""
-        import gymnasium as gym
+        import gymnasium as gym, gymnasium_robotics  # noqa: E401
         gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": D4RL's data is of that version
         with explain(f"cannot make the environment {self.spec} ({{}}): check --env-id", gym.error.Error):
-            if isinstance(self.spec, str) and self.spec not in gym.registry:
-                import gymnasium_robotics
-                gym.register_envs(gymnasium_robotics)
+            gym.register_envs(gymnasium_robotics)
             env = gym.make(self.spec, **kwargs)
         box, space = env.action_space, env.observation_space
         fits = isinstance(box, gym.spaces.Box) and box.is_bounded() and len(box.shape) == 1
@@ -168,8 +163,8 @@ class Dataset:
         env = gym.wrappers.TransformObservation(env, lambda obs: flat_state(obs, space), gym.spaces.Box(
             -np.inf, np.inf, flat_state(space.sample(), space).shape))
         return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
-    def sample(self, batch_size):
-        index = torch.randint(len(self.transitions.state), (batch_size,), device=self.transitions.state.device)
+    def sample(self, batch_size, generator=None):
+        index = torch.randint(len(self.transitions.state), (batch_size,), generator=generator, device=self.transitions.state.device)
         return Batch(*(tensor[index] for tensor in self.transitions))
     def score(self, returns):
         return 100 * (returns - self.reference[0]) / (self.reference[1] - self.reference[0])
@@ -194,15 +189,14 @@ def load_dataset(env, env_id=""):
     if env.endswith(HDF5) or env in PAPER_TASKS:
         require(env.endswith(HDF5) or d4rl_env, f"D4RL's {domain} files do not match today's {domain} environments, which "
                 f"have other coordinates and widths.\nUse Minari's version of the task: --env {env[:-3]}")
-        env_id = env_id or d4rl_env
-        require(env_id, f"say which environment to evaluate {env} in, for example --env-id Walker2d-v4")
-        return Dataset(env, read_d4rl(env), env_id, reference)
+        require(env_id or d4rl_env, f"say which environment to evaluate {env} in, for example --env-id Walker2d-v4")
+        return Dataset(env, read_d4rl(env), env_id or d4rl_env, reference)
     datasets, arrays = zip(*(read_minari(minari_id) for minari_id in MINARI_IDS.get(env, [env])))
     require(env_id or datasets[0].env_spec, f"{env} does not say which environment it comes from: add --env-id")
     limits = [datasets[0].storage.metadata.get(f"ref_{which}_score") for which in ("min", "max")]
     reference = reference if domain in ("antmaze", "kitchen") or None in limits else limits
-    arrays = [np.concatenate(column) for column in zip(*arrays)]
-    return Dataset(env, arrays, env_id or datasets[0].recover_environment(eval_env=True).spec, reference)
+    spec = env_id or datasets[0].recover_environment(eval_env=True).spec
+    return Dataset(env, [np.concatenate(column) for column in zip(*arrays)], spec, reference)
 
 def read_minari(name):
     """A Minari dataset and its arrays. An episode of T steps has T + 1 observations, so the last step of a truncated
@@ -242,10 +236,9 @@ def read_d4rl(env):
                 os.replace(f"{path}.part", path)
     require(path.exists(), f"there is no file {path}: check the path after --env")
     keys = "observations", "actions", "rewards", "terminals", "timeouts"
-    with explain(f"cannot read {path} ({{}}).\nPerhaps its download was cut off: delete that file and run again."):
-        with h5py.File(path) as file:
-            require({*keys} <= {*file}, f"{path} has no {', '.join({*keys} - {*file})}: it is not in D4RL's format, use another file")
-            states, actions, rewards, terminals, timeouts = arrays = [file[key][()] for key in keys]
+    with explain(f"cannot read {path} ({{}}).\nPerhaps its download was cut off: delete that file and run again."), h5py.File(path) as file:
+        require({*keys} <= {*file}, f"{path} has no {', '.join({*keys} - {*file})}: it is not in D4RL's format, use another file")
+        states, actions, rewards, terminals, timeouts = arrays = [file[key][()] for key in keys]
     require(len(set(map(len, arrays))) == 1, f"{path}: the lengths of {', '.join(keys)} differ: use another file")
     keep = ~timeouts[:-1].astype(bool)
     return states[:-1][keep], actions[:-1][keep], states[1:][keep], rewards[:-1][keep].ravel(), terminals[:-1][keep].ravel().astype(bool)
@@ -260,9 +253,8 @@ def vp_schedule(n_timesteps):
     variance = betas * (1 - previous) / (1 - cumprod)
     return {"betas": betas, "alphas_cumprod": cumprod, "sqrt_alphas_cumprod": cumprod.sqrt(), "sqrt_one_minus_alphas_cumprod": (1 - cumprod).sqrt(),
             "sqrt_recip_alphas_cumprod": (1 / cumprod).sqrt(), "sqrt_recipm1_alphas_cumprod": (1 / cumprod - 1).sqrt(),
-            "posterior_variance": variance, "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
-            "posterior_mean_coef1": betas * previous.sqrt() / (1 - cumprod),
-            "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
+            "posterior_variance": variance, "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(), "posterior_mean_coef1":
+            betas * previous.sqrt() / (1 - cumprod), "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - cumprod)}
 
 class FastMish(torch.autograd.Function):
     """x tanh(softplus(x)); with p = sigmoid(x) and u = p (2 - p) the tanh is u / (2 - u): one exponential, few passes."""
@@ -282,10 +274,8 @@ class FastMish(torch.autograd.Function):
 class Mish(nn.Module):
     def forward(self, x):
         return F.mish(x) if x.is_cuda else FastMish.apply(x)  # CUDA's own is a single kernel
-
 def mlp(*widths):
     return nn.Sequential(*(layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), Mish())))
-
 class SinusoidalEmbedding(nn.Module):
     def forward(self, timestep):
         angle = timestep[:, None] * torch.exp(torch.arange(8, device=timestep.device) * (-math.log(10_000) / 7))
@@ -338,8 +328,8 @@ class DoubleCritic(nn.Module):
     """Two independent Q-functions of (state, action)."""
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        widths = state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim
-        self.q1_model, self.q2_model = (nn.Sequential(*mlp(*widths), nn.Linear(hidden_dim, 1)) for _ in range(2))
+        q = lambda: nn.Sequential(*mlp(state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim), nn.Linear(hidden_dim, 1))  # noqa: E731
+        self.q1_model, self.q2_model = q(), q()
     def forward(self, state, action):
         """state (B, state_dim), action (B, action_dim) → Q1, Q2, each (B, 1)."""
         x = torch.cat([state, action], -1)
@@ -350,7 +340,7 @@ Draws = collections.namedtuple("Draws", "next_noise timestep noise policy_noise 
 class DiffusionQL:
     """Algorithm 1 of the paper. To build another algorithm from it, override `critic_loss` or `policy_loss`."""
     def __init__(self, state_dim, action_dim, args=None, device="cpu"):
-        self.args, self.device, self.step = args or Args(), torch.device(device), 0
+        self.args, self.device, self.step, self.random = args or Args(), torch.device(device), 0, None  # random: a Generator, or PyTorch's
         self.actor = DiffusionPolicy(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim).to(device)
         self.critic = DoubleCritic(state_dim, action_dim, self.args.hidden_dim).to(device)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
@@ -362,25 +352,22 @@ class DiffusionQL:
     def draw(self, batch_size):
         """All the randomness of one update, so that it can be handed in."""
         n, action_dim, repeats = self.args.n_timesteps, self.actor.action_dim, 10 if self.args.max_q_backup else 1
-        return Draws(next_noise=torch.randn(n, repeats * batch_size, action_dim, device=self.device),
-                     timestep=torch.randint(n, (batch_size,), device=self.device),
-                     noise=torch.randn(batch_size, action_dim, device=self.device),
-                     policy_noise=torch.randn(n, batch_size, action_dim, device=self.device),
-                     coin=torch.rand((), device=self.device) > 0.5)  # whether Q1 is maximised and Q2 normalises, or the reverse
+        here = {"generator": self.random, "device": self.device}
+        return Draws(next_noise=torch.randn(n, repeats * batch_size, action_dim, **here), timestep=torch.randint(n, (batch_size,), **here),
+                     noise=torch.randn(batch_size, action_dim, **here), policy_noise=torch.randn(n, batch_size, action_dim, **here),
+                     coin=torch.rand((), **here) > 0.5)  # whether Q1 is maximised and Q2 normalises, or the reverse
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
         args, metrics, draws = self.args, {}, draws or self.draw(len(batch.state))
         if args.algo == "ql":
-            loss, metrics = self.critic_loss(batch, draws)  # eq. 4
-            self.descend(loss, self.critic, self.critic_optimizer)
-        loss, policy_metrics = self.policy_loss(batch, draws)  # eq. 3
-        self.descend(loss, self.actor, self.actor_optimizer)
+            metrics |= self.descend(self.critic_loss(batch, draws), self.critic, self.critic_optimizer)  # eq. 4
+        metrics |= self.descend(self.policy_loss(batch, draws), self.actor, self.actor_optimizer)  # eq. 3
         if self.step >= args.ema_start and self.step % args.ema_every == 0:
             torch._foreach_lerp_([*self.ema_actor.parameters()], [*self.actor.parameters()], 1 - args.ema_decay)
         if args.algo == "ql":
             torch._foreach_lerp_([*self.critic_target.parameters()], [*self.critic.parameters()], args.tau)
         self.step += 1
-        return {**metrics, **policy_metrics}
+        return metrics
     def critic_loss(self, batch, draws):
         """Eq. 4: both critics regress on y = r + gamma min(Q1', Q2')(s', a'), a' from the averaged policy."""
         with torch.no_grad():
@@ -402,12 +389,13 @@ class DiffusionQL:
         ql_loss = -q_up.mean() / q_scale.abs().mean()  # the paper's alpha is eta / E|Q|: eta means the same for rewards of any size
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
-    def descend(self, loss, network, optimizer):
-        parameters = list(network.parameters())
+    def descend(self, loss_and_metrics, network, optimizer):
+        (loss, metrics), parameters = loss_and_metrics, list(network.parameters())
         optimizer.zero_grad()
         loss.backward(inputs=parameters)  # the policy step computes no gradients for the critics' weights
         nn.utils.clip_grad_norm_(parameters, self.args.grad_norm or math.inf)
         optimizer.step()
+        return {name: value.clone() for name, value in metrics.items()}  # a compiled loss writes over its own
     @torch.no_grad()
     def propose(self, states, noise=None):
         """50 candidate actions (B, 50, action_dim) for states (B, state_dim), and the lower target Q of each (B, 50)."""
@@ -425,9 +413,9 @@ class DiffusionQL:
         return actions[torch.arange(len(actions), device=choice.device), choice]
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
-def evaluate(agent, dataset, episodes=None, seed=100, frames=None):
+def evaluate(agent, dataset, episodes=None, seed=100):
     """Returns (episodes,) of one episode each, side by side, with one call of `agent.act` per step; PyTorch's random state
-    stays as it was. Like D4RL, AntMaze counts reaching the goal, kitchen the tasks completed. frames: gets images."""
+    stays as it was. Like D4RL, AntMaze counts reaching the goal, kitchen the tasks completed."""
     episodes = episodes or dataset.eval_episodes
     dataset.envs += [dataset.make_env() for _ in range(episodes - len(dataset.envs))]
     envs, returns, running = dataset.envs[:episodes], np.zeros(episodes), list(range(episodes))
@@ -445,23 +433,21 @@ def evaluate(agent, dataset, episodes=None, seed=100, frames=None):
                     returns[i] = len(info["episode_task_completions"])
                 if terminated or truncated:
                     running.remove(i)
-            if frames is not None:
-                frames.append(envs[0].render())
     return returns
 
 def record_video(agent, dataset, path=""):
     """Records an episode to `path` (.mp4 or .gif), or only tries to render. Raises UserError where the machine cannot."""
-    import imageio
+    import gymnasium as gym, imageio  # noqa: E401
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
     with explain("this machine cannot render ({}).\nInstall OpenGL (Debian: libegl1, or libosmesa6 with MUJOCO_GL=osmesa), or drop --video"):
-        env, frames = dataset.make_env(render_mode="rgb_array"), []
-        env.reset(), env.render()
+        env = gym.wrappers.RenderCollection(dataset.make_env(render_mode="rgb_array"))
+        env.reset(seed=0)
     if path:
         dataset.envs.insert(0, env)
-        evaluate(agent, dataset, 1, frames=frames)
-        speed = {"fps": env.metadata["render_fps"]} if path.endswith("mp4") else {"duration": 1000 / env.metadata["render_fps"]}
-        write(path, lambda partial: imageio.mimsave(partial, frames, **speed))
+        evaluate(agent, dataset, 1)
+        fps = env.metadata["render_fps"]
+        write(path, lambda partial: imageio.mimsave(partial, env.render(), **({"fps": fps} if path.endswith("mp4") else {"duration": 1000 / fps})))
 
 # ---- Training loop ---------------------------------------------------------------------------------------------------
 def write(path, content):
@@ -479,12 +465,12 @@ def load_weights(agent, paths, optimizers=False):
         for file in latest(path, "checkpoint.pt") or latest(path, "actor_*.pth") + latest(path, "critic_*.pth") or [path]:
             with explain(f"cannot load {file} ({{}}): give a whole checkpoint, of the same task and settings"):
                 saved = torch.load(file, map_location=agent.device, weights_only=True)  # runs no code from the file
-                if "step" not in saved:  # the release's; the averages begin as copies
-                    saved = dict.fromkeys(("critic", "critic_target") if "q1_model.0.weight" in saved else ("actor", "ema_actor"), saved)
+                release = ("critic", "critic_target") if "q1_model.0.weight" in saved else ("actor", "ema_actor")  # averages begin as copies
+                seeds = saved.get("seeds", {None: dict.fromkeys(release, saved)})
+                saved = saved | seeds.get(agent.args.seed, [*seeds.values()][0])  # this seed's, or else the first's
                 for name, part in agent.parts.items():
                     if name in saved and isinstance(part, nn.Module):  # the release's have some buffers more
-                        weights = {key: value for key, value in saved[name].items() if key in part.state_dict()}
-                        part.load_state_dict({**dict(part.named_buffers()), **weights})
+                        part.load_state_dict(dict(part.named_buffers()) | {k: v for k, v in saved[name].items() if k in part.state_dict()})
                     elif name in saved and optimizers:
                         part.load_state_dict(saved[name])
             found |= saved
@@ -501,22 +487,31 @@ def train(args, agent_class=DiffusionQL):
         data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
     require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: give a smaller --batch-size")
     dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
-    torch.manual_seed(args.seed)
-    agent = agent_class(dataset.state_dim, dataset.action_dim, args, device)
-    history, totals, pending = [], {}, []  # evaluations; sums of the metrics since the last; metrics that were not read yet
-    _ = args.video and record_video(agent, dataset)  # a trial: better now than after the training
-    if args.resume:
-        saved = load_weights(agent, [f"{args.resume}/checkpoint.pt"], optimizers=True)
-        agent.step, history, totals = saved["step"], saved["history"], saved["totals"]
-        torch.set_rng_state(saved["random"][0].cpu())
-        torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"][1:]])
-    elif args.init_from:
-        load_weights(agent, args.init_from)
+    agents, seeds, histories, totals, pending = [], args.seeds or [args.seed], [], {}, []
+    for seed in seeds:  # each with random numbers of its own: its result does not depend on the others
+        torch.manual_seed(seed)
+        agents.append(agent := agent_class(dataset.state_dim, dataset.action_dim, dataclasses.replace(args, seed=seed), device))
+        agent.random = torch.Generator(device).manual_seed(2**32 - 1 - seed)
+        histories.append([])  # evaluations
+        if args.resume or args.init_from:
+            saved = load_weights(agent, [f"{args.resume}/checkpoint.pt"] if args.resume else args.init_from, bool(args.resume))
+        if args.resume:
+            agent.step, histories[-1], totals = saved["step"], saved["history"], {name: total.cpu() for name, total in saved["totals"].items()}
+            agent.random.set_state(saved["random"].cpu())
+    long = device == "cuda" or device == "cpu" and args.steps >= 100_000  # long enough for the minute or two that compiling takes
+    how = "compiled" if args.compile == "on" or args.compile == "auto" and long and shutil.which("g++") else "not compiled"
+    for agent in agents if how == "compiled" else ():
+        compiled = functools.partial(torch.compile, mode="reduce-overhead" if device == "cuda" else "default")
+        with explain("torch.compile does not work here ({}): add --compile off"):
+            compiled(torch.sigmoid)(torch.ones(2, device=device))
+        agent.critic_loss, agent.policy_loss = compiled(agent.critic_loss), compiled(agent.policy_loss)
+    _ = args.video and record_video(agents[0], dataset)  # a trial: better now than after the training
     if args.eval_only:
-        scores = dataset.score(returns := evaluate(agent, dataset, args.eval_episodes))
+        scores = dataset.score(returns := np.concatenate([evaluate(agent, dataset, args.eval_episodes) for agent in agents]))
         print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
-        return record_video(agent, dataset, args.video) if args.video else {"score": scores.mean()}
-    folder = Path(args.resume or args.out or f"runs/{args.env.replace('/', '-').strip('.-')}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return record_video(agents[0], dataset, args.video) if args.video else {"score": scores.mean()}
+    run = f"{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(args.resume or args.out or f"runs/{run}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
@@ -527,25 +522,23 @@ def train(args, agent_class=DiffusionQL):
         wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
     print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
-          f"on {device}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', ()))}\nrun folder: {folder}", flush=True)
+          f"on {device}, {how}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', (), []))}\nrun folder: {folder}", flush=True)
     def checkpoint(name):
         if pending:
             read_metrics()
-        state = {name: part.state_dict() for name, part in agent.parts.items()}
-        random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-        state.update(step=agent.step, history=history, totals=totals, random=random)
-        write(folder / name, lambda partial: torch.save(state, partial))
+        parts = {agent.args.seed: {**{name: part.state_dict() for name, part in agent.parts.items()}, "random": agent.random.get_state(),
+                                   "history": history} for agent, history in zip(agents, histories)}
+        write(folder / name, lambda partial: torch.save({"seeds": parts, "step": agent.step, "totals": totals}, partial))
     def read_metrics():
         """Adds up the metrics of the last steps. On a GPU this waits for it, so it is not done at every step."""
-        values = torch.stack([torch.stack(list(metrics.values())) for metrics in pending]).double().cpu()
-        broken = (~values.isfinite()).any(1).nonzero()
+        values = torch.stack([torch.stack([*metrics.values()]) for metrics in pending]).double().cpu().unflatten(0, (-1, len(seeds)))
+        broken = (~values.isfinite()).any(2).any(1).nonzero()
         if len(broken):
-            raise FloatingPointError(f"a loss is not finite at step {agent.step - len(pending) + 1 + int(broken[0])}: try a lower --lr, --eta or "
+            raise FloatingPointError(f"a loss is not finite at step {agent.step - len(values) + 1 + int(broken[0])}: try a lower --lr, --eta or "
                                      f"--grad-norm.\nThe last good checkpoint.pt, if any, is intact in {folder}")
-        last = dict(zip(pending[0], values[-1].tolist()))
-        totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).tolist())})
-        totals["steps"] = totals.get("steps", 0) + len(pending)
-        bar.set_postfix({**last, **({"score": history[-1]["score"]} if history else {})}, refresh=False)
+        last = dict(zip(pending[0], values[-1].mean(0).tolist()))
+        totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).T)})  # each (seeds,)
+        bar.set_postfix({**last, **({"score": average(histories)[-1]["score"]} if histories[0] else {})}, refresh=False)
         for name, value in last.items() if agent.step % 100 == 0 else ():
             board.add_scalar(f"losses/{name}", value, agent.step)
         pending.clear()
@@ -556,85 +549,91 @@ def train(args, agent_class=DiffusionQL):
         board = stack.enter_context(SummaryWriter(folder, purge_step=agent.step + 1))
         bar = stack.enter_context(tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30))
         while True:
-            if agent.step not in [0, *(row["step"] for row in history)] and (agent.step % args.eval_every == 0 or agent.step >= args.steps):
+            if agent.step not in [0, *(row["step"] for row in histories[0])] and (agent.step % args.eval_every == 0 or agent.step >= args.steps):
                 checkpoint("checkpoint.pt")
-                returns = evaluate(agent, dataset, args.eval_episodes)
-                steps, scores = totals.pop("steps"), dataset.score(returns)
-                history.append({"step": agent.step, "score": scores.mean().item(), "score_std": scores.std().item(),
-                                "return": returns.mean().item(), **{name: total / steps for name, total in totals.items()}})
+                steps = agent.step - (histories[0][-1]["step"] if histories[0] else 0)
+                for i, (agent, history) in enumerate(zip(agents, histories)):
+                    returns = evaluate(agent, dataset, args.eval_episodes)
+                    scores, means = dataset.score(returns), {name: total[i].item() / steps for name, total in totals.items()}
+                    history.append({"step": agent.step, "score": scores.mean().item(), "score_std": scores.std().item(), "return": returns.mean().item(), **means})
                 totals.clear()
-                if select(history, args.top_k)["online"] is history[-1]:
+                rows = average(histories)
+                if select(rows, args.top_k)["online"] is rows[-1]:
                     checkpoint("best.pt")
                 checkpoint("checkpoint.pt")
-                report(folder, args, history, board)
-                early = args.early_stop and len(history) > 1 and history[-1]["bc_loss"] >= history[-2]["bc_loss"]
+                report(folder, args, rows, board)
+                early = args.early_stop and len(rows) > 1 and rows[-1]["bc_loss"] >= rows[-2]["bc_loss"]
             if stop or early or agent.step >= args.steps:
                 break
-            pending.append(agent.update(dataset.sample(args.batch_size)))
+            pending += [agent.update(dataset.sample(args.batch_size, agent.random)) for agent in agents]
             bar.update()
-            if len(pending) == read_every:
+            if len(pending) == read_every * len(seeds):
                 read_metrics()
             if agent.step % 5000 == 0:
                 checkpoint("checkpoint.pt")
         checkpoint("checkpoint.pt")
     if stop and agent.step < args.steps:
         raise KeyboardInterrupt(f"Stopped at step {agent.step:,}; everything is saved. To go on:\npython diffusion_ql.py --resume {folder}")
-    result = {"env": args.env, "algo": args.algo, "seed": args.seed, "final": history[-1], **select(history, args.top_k)}
+    best = [{"final": history[-1], **select(history, args.top_k)} for history in histories]
+    means = {kind: average([[own[kind]] for own in best])[0] for kind in best[0]}
+    result = {"env": args.env, "algo": args.algo, **({"seeds": dict(zip(map(str, seeds), best))} if args.seeds else {"seed": args.seed}), **means}
     write(folder / "result.json", json.dumps(result, indent=2))
-    print("\n".join(f"{name:8}score {result[name]['score']:6.1f} ± {result[name]['score_std']:.1f} at step {result[name]['step']:,}"
-                    for name in ("final", "online", "offline")), f"run folder: {folder}", sep="\n")
+    print("\n".join(f"{kind:8}score {row['score']:6.1f} ± {row['score_std']:.1f} at step {row['step']:,}" for kind, row in means.items()),
+          f"run folder: {folder}", sep="\n")
     if args.env == "two-roads":
         from toy_experiments.two_roads import plot
         plot([folder])
-    return result if not args.video else record_video(agent, dataset, args.video) or result
+    return result if not args.video else record_video(agents[0], dataset, args.video) or result
 
 def select(history, top_k):
     """The paper's model selections: *online* by the best score, *offline* by the (top_k + 1)-th smallest L_d."""
     return {"online": max(history, key=lambda row: row["score"]),
             "offline": sorted(history, key=lambda row: row["bc_loss"])[min(top_k, len(history) - 1)]}
+def average(histories):
+    """The evaluations of several seeds as one: means, and as score_std the spread of the seeds' scores instead of the episodes'."""
+    return histories[0] if len(histories) == 1 else [
+        {**{name: np.mean([row[name] for row in rows]).item() for name in rows[0]}, "step": round(np.mean([row["step"] for row in rows])),
+         "score_std": np.std([row["score"] for row in rows]).item()} for rows in zip(*histories)]
 
 def report(folder, args, history, board):
     """After each evaluation: a printed line, TensorBoard, progress.csv and curves.png."""
     from matplotlib.figure import Figure
-    last, task = history[-1], PAPER_TASKS.get(paper_name(args.env))
+    last, task, column = history[-1], PAPER_TASKS.get(paper_name(args.env)), lambda name: np.array([row[name] for row in history])
     tqdm.write(f"step {last['step']:>9,} | score {last['score']:6.1f} ± {last['score_std']:4.1f} | " + " | ".join(
         f"{name} {value:.4g}" for name, value in list(last.items())[3:]), file=sys.stdout)
     board.add_scalar("charts/score", last["score"], last["step"])
     write(folder / "progress.csv", "".join(",".join(map(str, line)) + "\n" for line in [last, *(row.values() for row in history)]))
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    step, score, std = (np.array([row[name] for row in history]) for name in ("step", "score", "score_std"))
-    panels = (f"{args.env}: score", ["score"]), ("policy losses", ["bc_loss", "ql_loss"]), ("critics", ["critic_loss", "q"])
-    for axis, (title, names) in zip(figure.subplots(1, 3), panels):
-        axis.set(title=title, xlabel="thousand gradient steps")
-        for name in [name for name in names if name in last]:
-            axis.plot(step / 1000, [row[name] for row in history], marker=".", label=name)
-        if names == ["score"]:
-            axis.fill_between(step / 1000, score - std, score + std, alpha=0.2, label="± std over episodes")
-        if names == ["score"] and task:
-            axis.axhline(task.paper_score, color="black", ls="--", label=f"paper: {task.paper_score} after {task.steps:,} steps")
-        axis.legend(fontsize=8) if axis.lines else axis.set_axis_off()
+    names = [name for name in last if name not in ("step", "score_std", "return", "actor_loss")]
+    figure, step = Figure(figsize=(2.8 * len(names), 3.2), layout="constrained"), column("step") / 1000
+    for axis, name in zip(axes := figure.subplots(1, len(names)), names):
+        axis.plot(step, column(name), marker=".")
+        axis.set(title=f"{args.env}\n{name}" if axis is axes[0] else name, xlabel="thousand gradient steps")
+    axes[0].fill_between(step, column("score") - column("score_std"), column("score") + column("score_std"), alpha=0.2,
+                         label=f"± std over {'seeds' if args.seeds else 'episodes'}")
+    if task:
+        axes[0].axhline(task.paper_score, color="black", ls="--", label=f"paper: {task.paper_score} after {task.steps:,} steps")
+    axes[0].legend(fontsize=8)
     write(folder / "curves.png", lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
 def parse_args(argv=None):
     """The Args of a command line. Raises UserError for what makes no sense."""
-    parser = argparse.ArgumentParser(
-        usage="python diffusion_ql.py [options]", description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS, allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=120))
+    parser = argparse.ArgumentParser(usage="python diffusion_ql.py [options]", description=__doc__.splitlines()[0], allow_abbrev=False, argument_default=
+                                     argparse.SUPPRESS, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=120))
     parser.error = lambda message: require(False, f"{message}. All options: python diffusion_ql.py --help")
     for field in dataclasses.fields(Args):
         kind, choices, line, default = field.type, get_args(field.type), field.metadata["help"], field.default
         group = parser.add_argument_group(field.metadata["group"]) if field.metadata["group"] else group
-        how = {bool: {"action": argparse.BooleanOptionalAction}, tuple: {"nargs": "+", "metavar": "PATH"}}.get(
-            kind, {"choices": choices} if choices else {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}.get(kind)})
+        how = {bool: {"action": argparse.BooleanOptionalAction}, str: {"metavar": "NAME"}, tuple: {"nargs": "+", "metavar": "PATH"},
+               list: {"nargs": "+", "type": int, "metavar": "N"}, int: {"type": int, "metavar": "N"}, float: {"type": float, "metavar": "X"}}
         line += "" if "(default" in line or default in ("", ()) else f" (default: {default})"
-        group.add_argument("--" + field.name.replace("_", "-"), help=line, **how)
+        group.add_argument("--" + field.name.replace("_", "-"), help=line, **how.get(kind, {"choices": choices}))
     given = vars(parser.parse_args(argv))
     require(given.keys() & {"resume", "init_from"} or "eval_only" not in given, "--eval-only needs weights: add --resume or --init-from")
     if "resume" not in given:
         return Args.for_env(given.pop("env", Args.env), **given)
     with explain(f"{given['resume']} is no run folder, or its config.json is damaged ({{}}): name another, or start a new run"):
-        saved, free = json.loads(Path(given["resume"], "config.json").read_text()), "resume steps device eval_episodes eval_only video wandb"
+        saved, free = json.loads(Path(given["resume"], "config.json").read_text()), "resume steps device compile eval_episodes eval_only video wandb"
         changed = [f"--{name.replace('_', '-')} {saved[name]}" for name in given.keys() - free.split() if given[name] != saved[name]]
         require(not changed, f"{given['resume']} was begun with {' '.join(changed)}: leave that option away, or start a new run")
         return Args(**{**saved, **given})

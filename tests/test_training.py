@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,8 @@ def files(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if "tfevents" not in path.name}
 
 
-def weights(folder, name="checkpoint.pt"):
-    saved = torch.load(Path(folder) / name, weights_only=True)
+def weights(folder, name="checkpoint.pt", seed=0):
+    saved = torch.load(Path(folder) / name, weights_only=True)["seeds"][seed]
     return {f"{part}.{key}": tensor for part in ("actor", "ema_actor", "critic", "critic_target") for key, tensor in saved[part].items()}
 
 
@@ -97,6 +98,27 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(stop):
     for name in ("progress.csv", "result.json", "curves.png"):
         assert files("whole")[name] == files("part")[name], name
     assert json.loads(Path("part/result.json").read_text()) == whole
+
+
+def test_seeds_side_by_side_are_what_they_are_alone(cli):
+    code, out, err = cli("--env", ENV, *TINY_FLAGS, "--seeds", 3, 5, "--out", "both")
+    assert code == 0, err
+    alone = {seed: train(Args(env=ENV, out=f"alone{seed}", seed=seed, **TINY)) for seed in (3, 5)}
+    result = json.loads(Path("both/result.json").read_text())
+    for seed in (3, 5):
+        assert_equal_weights(weights("both", seed=seed), weights(f"alone{seed}", seed=seed))
+        assert result["seeds"][str(seed)] == {kind: alone[seed][kind] for kind in ("final", "online", "offline")}
+    for kind in ("final", "online", "offline"):
+        scores = [alone[seed][kind]["score"] for seed in (3, 5)]
+        np.testing.assert_allclose([result[kind]["score"], result[kind]["score_std"]], [np.mean(scores), np.std(scores)])
+        assert f"{kind:8}score {np.mean(scores):6.1f} ± {np.std(scores):.1f}" in out
+    last = list(csv.DictReader(open("both/progress.csv")))[-1]
+    assert float(last["score"]) == result["final"]["score"] and float(last["bc_loss"]) == result["final"]["bc_loss"]
+    assert cli("--resume", "both", "--steps", 30)[0] == 0
+    train(Args(env=ENV, out="longer", seed=5, **{**TINY, "steps": 30}))
+    assert_equal_weights(weights("both", seed=5), weights("longer", seed=5))
+    code, out, err = cli("--resume", "both", "--eval-only")
+    assert code == 0 and "4 episodes" in out, err  # two of each seed
 
 
 def test_resuming_can_train_longer_but_not_otherwise(cli, fails):
@@ -236,7 +258,8 @@ def test_files_are_whole_or_absent(monkeypatch):
     (["--steps", "0"], "--steps 0"), (["--lr", "nan"], "--lr nan"), (["--lr", "-1"], "--lr -1"), (["--discount", "1.5"], "from 0 to 1"),
     (["--batch-size", "many"], "--batch-size"), (["--reward-tune", "double"], "normalize"), (["--learning-rate", "1"], "--learning-rate"),
     (["--video", "film.avi"], ".mp4"), (["--eval-only"], "--init-from"), (["--device", "cuda"], "--device cpu"), (["--eta", "inf"], "--eta"),
-    (["--seed", "-1"], "--seed"),
+    (["--seed", "-1"], "--seed"), (["--seeds", "1", "1"], "different"), (["--seeds", "-1", "2"], "--seeds"), (["--seeds", "one"], "--seeds"),
+    (["--compile", "maybe"], "--compile"),
 ])
 def test_nonsense_on_the_command_line(flags, says, fails):
     if flags[-1] == "cuda" and torch.cuda.is_available():
@@ -294,3 +317,37 @@ def test_a_fork_overrides_one_loss():
 
     result = train(Args(env=ENV, out="run", **TINY), Cautious)
     assert np.isfinite(result["final"]["penalty"])
+
+
+def compiled_against_plain(device):
+    """The weights after four updates, plain and compiled."""
+    settings = {**TINY, "steps": 4, "eval_every": 4, "n_timesteps": 2, "device": device, "max_q_backup": True, "ema_start": 0}
+    for choice in ("off", "on"):
+        train(Args(env=ENV, out=choice, compile=choice, **settings))
+    return weights("off"), weights("on")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiling_changes_no_number():
+    plain, compiled = compiled_against_plain("cpu")
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_compiling_changes_no_number_on_a_gpu():
+    plain, compiled = compiled_against_plain("cuda")
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_compiling_when_it_pays(cli, fails, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert "not compiled" in cli("--env", ENV, *TINY_FLAGS)[1]
+    assert "no compiler" in fails("--env", ENV, *TINY_FLAGS, "--compile", "on")
+    monkeypatch.setattr(diffusion_ql.shutil, "which", lambda name: "/usr/bin/" + name)
+    tiny = [flag for flag in TINY_FLAGS if not flag.startswith("--steps")]
+    assert "--compile off" in fails("--env", ENV, *tiny, "--steps", 100_000)

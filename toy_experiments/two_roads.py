@@ -9,6 +9,7 @@ Q-guidance should take the short one.
     python toy_experiments/two_roads.py --plot RUN [RUN ...]  # draw the paths of trained policies: roads.png
 """
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -167,15 +168,16 @@ def draw_paths(axis, paths, title, caption=""):
 
 
 def load_run(run):
-    """The agent, the settings and the dataset of a run folder of diffusion_ql.py."""
+    """The agents (one for each seed, with its settings as `args`) and the dataset of a run folder of diffusion_ql.py."""
     config = Path(run, "config.json")
     require(config.exists(), f"{run} is no run folder: it has no config.json")
     args = Args(**json.loads(config.read_text()))
     dataset = load_dataset(args.env)
     require(dataset.env_id == "TwoRoads-v0", f"{run} was trained on {args.env}: give runs of --env two-roads")
-    agent = DiffusionQL(dataset.state_dim, dataset.action_dim, args)
-    load_weights(agent, [str(run)])
-    return agent, args, dataset
+    agents = [DiffusionQL(dataset.state_dim, dataset.action_dim, dataclasses.replace(args, seed=seed)) for seed in args.seeds or [args.seed]]
+    for agent in agents:
+        load_weights(agent, [str(run)])
+    return agents, dataset
 
 
 def plot(runs, out=None, episodes=100):
@@ -184,12 +186,12 @@ def plot(runs, out=None, episodes=100):
     Returns {title: {short, long, stuck, score}}.
     """
     from matplotlib.figure import Figure
-    loaded = [load_run(run) for run in runs]
-    dataset = loaded[-1][2]
+    loaded, datasets = zip(*map(load_run, runs))
+    trained, dataset = [agent for agents in loaded for agent in agents], datasets[-1]
     state, reward = dataset.transitions.state.numpy(), dataset.transitions.reward.numpy()
     panels = {"demonstrations": (state[:, :2].reshape(-1, STEPS, 2), reward.reshape(-1, STEPS).sum(1))}
-    agents = [("Gaussian cloning", seed, gaussian_cloning(dataset, seed=seed)) for seed in sorted({args.seed for _, args, _ in loaded})]
-    agents += [({"ql": "Diffusion-QL", "bc": "diffusion cloning"}[args.algo], args.seed, agent) for agent, args, _ in loaded]
+    agents = [("Gaussian cloning", seed, gaussian_cloning(dataset, seed=seed)) for seed in sorted({agent.args.seed for agent in trained})]
+    agents += [({"ql": "Diffusion-QL", "bc": "diffusion cloning"}[agent.args.algo], agent.args.seed, agent) for agent in trained]
     for title, seed, agent in agents:
         title += f", seed {seed}" if title in panels else ""
         panels[title] = drive_policy(agent, dataset, episodes)
