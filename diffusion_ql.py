@@ -270,7 +270,6 @@ class FastMish(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad * ctx.saved_tensors[0]
-
 class Mish(nn.Module):
     def forward(self, x):
         return F.mish(x) if x.is_cuda else FastMish.apply(x)  # CUDA's own is a single kernel
@@ -360,8 +359,10 @@ class DiffusionQL:
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
         args, metrics, draws = self.args, {}, draws or self.draw(len(batch.state))
         if args.algo == "ql":
-            metrics |= self.descend(self.critic_loss(batch, draws), self.critic, self.critic_optimizer)  # eq. 4
-        metrics |= self.descend(self.policy_loss(batch, draws), self.actor, self.actor_optimizer)  # eq. 3
+            metrics |= self.descend(*self.critic_loss(batch, draws), self.critic, self.critic_optimizer)  # eq. 4
+        self.critic.requires_grad_(False)  # the policy step needs no gradients for the critics' weights
+        metrics |= self.descend(*self.policy_loss(batch, draws), self.actor, self.actor_optimizer)  # eq. 3
+        self.critic.requires_grad_(True)
         if self.step >= args.ema_start and self.step % args.ema_every == 0:
             torch._foreach_lerp_([*self.ema_actor.parameters()], [*self.actor.parameters()], 1 - args.ema_decay)
         if args.algo == "ql":
@@ -389,11 +390,10 @@ class DiffusionQL:
         ql_loss = -q_up.mean() / q_scale.abs().mean()  # the paper's alpha is eta / E|Q|: eta means the same for rewards of any size
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss.detach(), "ql_loss": ql_loss.detach(), "actor_loss": loss.detach()}
-    def descend(self, loss_and_metrics, network, optimizer):
-        (loss, metrics), parameters = loss_and_metrics, list(network.parameters())
+    def descend(self, loss, metrics, network, optimizer):
         optimizer.zero_grad()
-        loss.backward(inputs=parameters)  # the policy step computes no gradients for the critics' weights
-        nn.utils.clip_grad_norm_(parameters, self.args.grad_norm or math.inf)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), self.args.grad_norm or math.inf)
         optimizer.step()
         return {name: value.clone() for name, value in metrics.items()}  # a compiled loss writes over its own
     @torch.no_grad()
@@ -498,6 +498,11 @@ def train(args, agent_class=DiffusionQL):
         if args.resume:
             agent.step, histories[-1], totals = saved["step"], saved["history"], {name: total.cpu() for name, total in saved["totals"].items()}
             agent.random.set_state(saved["random"].cpu())
+    _ = args.video and record_video(agents[0], dataset)  # a trial: better now than after the training
+    if args.eval_only:
+        scores = dataset.score(returns := np.concatenate([evaluate(agent, dataset, args.eval_episodes) for agent in agents]))
+        print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
+        return record_video(agents[0], dataset, args.video) if args.video else {"score": scores.mean()}
     long = device == "cuda" or device == "cpu" and args.steps >= 100_000  # long enough for the minute or two that compiling takes
     how = "compiled" if args.compile == "on" or args.compile == "auto" and long and shutil.which("g++") else "not compiled"
     for agent in agents if how == "compiled" else ():
@@ -505,11 +510,6 @@ def train(args, agent_class=DiffusionQL):
         with explain("torch.compile does not work here ({}): add --compile off"):
             compiled(torch.sigmoid)(torch.ones(2, device=device))
         agent.critic_loss, agent.policy_loss = compiled(agent.critic_loss), compiled(agent.policy_loss)
-    _ = args.video and record_video(agents[0], dataset)  # a trial: better now than after the training
-    if args.eval_only:
-        scores = dataset.score(returns := np.concatenate([evaluate(agent, dataset, args.eval_episodes) for agent in agents]))
-        print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
-        return record_video(agents[0], dataset, args.video) if args.video else {"score": scores.mean()}
     run = f"{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(args.resume or args.out or f"runs/{run}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
@@ -531,7 +531,7 @@ def train(args, agent_class=DiffusionQL):
         write(folder / name, lambda partial: torch.save({"seeds": parts, "step": agent.step, "totals": totals}, partial))
     def read_metrics():
         """Adds up the metrics of the last steps. On a GPU this waits for it, so it is not done at every step."""
-        values = torch.stack([torch.stack([*metrics.values()]) for metrics in pending]).double().cpu().unflatten(0, (-1, len(seeds)))
+        values = torch.stack([torch.stack([*metrics.values()]) for metrics in pending]).cpu().double().unflatten(0, (-1, len(seeds)))
         broken = (~values.isfinite()).any(2).any(1).nonzero()
         if len(broken):
             raise FloatingPointError(f"a loss is not finite at step {agent.step - len(values) + 1 + int(broken[0])}: try a lower --lr, --eta or "

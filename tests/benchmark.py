@@ -1,7 +1,7 @@
 """How fast one update is, against a plain transcription of the release's and against its matrix products alone.
 
-    python tests/benchmark.py            # walker2d's sizes on this machine: a Markdown table, in a minute or two
-    python tests/benchmark.py --compile  # and with torch.compile over both losses
+    python tests/benchmark.py               # walker2d's sizes on this machine: Markdown tables, in some minutes
+    python tests/benchmark.py --no-compile  # without the rows of compiled losses, which take a minute or two to compile
 
 The data is random, of the given sizes: speed does not depend on it. All rows are timed in turn, round after round, so that
 another program's load falls on all of them; a row's figure is the median of the rounds.
@@ -112,6 +112,50 @@ def matrix_products(state_dim, action_dim, args, device):
     return run
 
 
+def compiled(agent):
+    """The agent with its losses compiled as `--compile on` does it: on a GPU, as CUDA graphs."""
+    mode = "reduce-overhead" if agent.device.type == "cuda" else "default"
+    agent.critic_loss, agent.policy_loss = torch.compile(agent.critic_loss, mode=mode), torch.compile(agent.policy_loss, mode=mode)
+    return agent
+
+
+def in_turns(rows, rounds, wait):
+    """Rates of the functions in {name: (function, count)}, each doing `count` things: {name: [things per second, of each round]}."""
+    rates = {name: [] for name in rows}
+    for round_number in range(rounds + 1):  # the first warms up
+        for name, (function, count) in rows.items():
+            wait()
+            begin = time.perf_counter()
+            for _ in range(max(1, 20 // count)):
+                function()
+            wait()
+            if round_number:
+                rates[name].append(count * max(1, 20 // count) / (time.perf_counter() - begin))
+    return rates
+
+
+def table(title, rates, last_column=None):
+    first = statistics.median(next(iter(rates.values())))
+    print(f"\n| {title} | per second | slowest to fastest round |{f' {last_column} |' if last_column else ''}\n|---|---|---|{'---|' if last_column else ''}")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"| {name} | {median:.1f} | {min(values):.1f} to {max(values):.1f} |" + (f" {median / first:.2f} |" if last_column else ""))
+
+
+def evaluation_rows(agent, episodes=10):
+    """One step of an evaluation in Walker2d: the policy's part, and the simulator's, in this process and in ten others."""
+    import gymnasium as gym
+    gym.logger.min_level = gym.logger.ERROR
+    make = [lambda: gym.make("Walker2d-v5")] * episodes
+    vectors = {"10 simulators, in turn": gym.vector.SyncVectorEnv(make), "10 simulators, a process each": gym.vector.AsyncVectorEnv(make)}
+    states, actions = torch.rand(episodes, 17, device=agent.device), np.zeros((episodes, 6), np.float32)
+    rows = {"acting in 10 episodes, 50 candidates each": (lambda: agent.act(states).cpu(), 1)}
+    for name, vector in vectors.items():
+        vector.reset(seed=0)
+        rows[name] = (lambda vector=vector: vector.step(actions), 1)
+    return rows, vectors.values()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state-dim", type=int, default=17, help="default: 17, walker2d's")
@@ -119,10 +163,11 @@ def main():
     parser.add_argument("--hidden-dim", type=int, default=256, help="default: 256")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of 20 updates (default: 9)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: PyTorch's)")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile over both losses (some minutes to compile on a CPU)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="also time compiled losses (default)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     sizes, args = (options.state_dim, options.action_dim), Args(hidden_dim=options.hidden_dim)
     pool = Batch(*(torch.rand(100_000, width, device=device) * 2 - 1 for width in (sizes[0], sizes[1], sizes[0], 1, 1)))
 
@@ -130,38 +175,32 @@ def main():
         index = torch.randint(100_000, (args.batch_size,), device=device)
         return Batch(*(column[index] for column in pool))
 
-    release, ours = Release(*sizes, args, device), DiffusionQL(*sizes, args, device)
-    rows = {"the release's update, transcribed": lambda: release.update(batch()), "diffusion_ql.py": lambda: ours.update(batch())}
+    def updates(*agents):
+        return lambda: [agent.update(batch()) for agent in agents], len(agents)
+
+    new = lambda: DiffusionQL(*sizes, args, device)  # noqa: E731
+    agent = new()
+    rows = {"the release's update, transcribed": updates(Release(*sizes, args, device)), "diffusion_ql.py": updates(agent)}
     if options.compile:
-        compiled = DiffusionQL(*sizes, args, device)
-        compiled.critic_loss, compiled.policy_loss = torch.compile(compiled.critic_loss), torch.compile(compiled.policy_loss)
-        rows["diffusion_ql.py, losses compiled"] = lambda: compiled.update(batch())
-    rows["its matrix products alone"] = matrix_products(*sizes, args, device)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    rates = {name: [] for name in rows}
-    for round_number in range(options.rounds + 1):  # the first warms up
-        for name, step in rows.items():
-            wait()
-            begin = time.perf_counter()
-            for _ in range(20):
-                step()
-            wait()
-            if round_number:
-                rates[name].append(20 / (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    states = torch.rand(10, sizes[0], device=device)
-    ours.act(states)
-    begin = time.perf_counter()
-    for _ in range(50):
-        ours.act(states).cpu()
-    acting = 50 / (time.perf_counter() - begin)
+        begin = time.perf_counter()
+        function, _ = rows["diffusion_ql.py, compiled"] = updates(compiled(new()))
+        function()
+        print(f"compiling took {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    rows["diffusion_ql.py, 5 seeds in one process"] = updates(*(new() for _ in range(5)))
+    if options.compile:
+        rows["the same, compiled"] = updates(*(compiled(new()) for _ in range(5)))
+    rows["an update's matrix products alone"] = matrix_products(*sizes, args, device), 1
+    rates = in_turns(rows, options.rounds, wait)
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU, {options.threads} threads"
     memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"{name}, PyTorch {torch.__version__}; state {sizes[0]}, action {sizes[1]}, width {args.hidden_dim}, batch {args.batch_size}, N = {args.n_timesteps}\n")
-    print("| | updates/s | slowest to fastest round | times the release |\n|---|---|---|---|")
-    for row, median in medians.items():
-        print(f"| {row} | {median:.1f} | {min(rates[row]):.1f} to {max(rates[row]):.1f} | {median / next(iter(medians.values())):.2f} |")
-    print(f"\nacting: {acting:.0f} steps/s for 10 episodes side by side, {args.candidates} candidates each (without the simulator); peak memory {memory:.0f} MiB")
+    print(f"{name}, PyTorch {torch.__version__}; state {sizes[0]}, action {sizes[1]}, width {args.hidden_dim}, batch {args.batch_size}, "
+          f"N = {args.n_timesteps}; peak memory {memory:.0f} MiB")
+    table("updates (of one seed)", rates, "times the release")
+    if sizes == (17, 6):
+        rows, vectors = evaluation_rows(agent)
+        table("steps of an evaluation", in_turns(rows, options.rounds, wait))
+        for vector in vectors:
+            vector.close()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import minari
 import numpy as np
 import pytest
 
-from diffusion_ql import Args, load_dataset, train
+from diffusion_ql import Args, UserError, load_dataset, train
 from toy_experiments import two_roads
 
 
@@ -90,3 +90,14 @@ def test_the_default_command_in_short(dataset, cli):
     for share in numbers.values():
         assert share["short"] + share["long"] + share["stuck"] == pytest.approx(1)
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_seeds_in_one_picture(dataset, cli, capsys):
+    assert cli("--seeds", 0, 7, "--steps", 20, "--eval-every", 20, "--eval-episodes", 2, "--out", "two")[0] == 0
+    numbers = two_roads.plot(["two"], episodes=3)
+    assert {"demonstrations", "Gaussian cloning, seed 0", "Gaussian cloning, seed 7", "Diffusion-QL, seed 0", "Diffusion-QL, seed 7"} == numbers.keys()
+    mean = np.mean([numbers[f"Diffusion-QL, seed {seed}"]["score"] for seed in (0, 7)])
+    assert "Diffusion-QL, 2 seeds" in (out := capsys.readouterr().out) and f"score {mean:.1f} ±" in out
+    assert two_roads.plot(["two"], episodes=2, seed=7).keys() == {"demonstrations", "Gaussian cloning", "Diffusion-QL"}
+    with pytest.raises(UserError, match="seed 3"):
+        two_roads.plot(["two"], seed=3)

@@ -11,6 +11,7 @@ Q-guidance should take the short one.
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 import tempfile
@@ -180,31 +181,45 @@ def load_run(run):
     return agents, dataset
 
 
-def plot(runs, out=None, episodes=100):
+def plot(runs, out=None, episodes=100, seed=None):
     """Draws roads.png (in the last run's folder, or `out`): the demonstrations' paths, each run's, and a Gaussian's per seed.
 
-    Returns {title: {short, long, stuck, score}}.
+    Of runs with several seeds it draws all of them, or `seed` alone. Returns {title: {short, long, stuck, score}}.
     """
     from matplotlib.figure import Figure
     loaded, datasets = zip(*map(load_run, runs))
-    trained, dataset = [agent for agents in loaded for agent in agents], datasets[-1]
+    trained, dataset = [agent for agents in loaded for agent in agents if seed in (None, agent.args.seed)], datasets[-1]
+    require(trained, f"none of {' '.join(map(str, runs))} has a seed {seed}")
+    seeds = sorted({agent.args.seed for agent in trained})
+    agents = [("Gaussian cloning", one, gaussian_cloning(dataset, seed=one)) for one in seeds]
+    agents += [({"ql": "Diffusion-QL", "bc": "diffusion cloning"}[agent.args.algo], agent.args.seed, agent) for agent in trained]
     state, reward = dataset.transitions.state.numpy(), dataset.transitions.reward.numpy()
     panels = {"demonstrations": (state[:, :2].reshape(-1, STEPS, 2), reward.reshape(-1, STEPS).sum(1))}
-    agents = [("Gaussian cloning", seed, gaussian_cloning(dataset, seed=seed)) for seed in sorted({agent.args.seed for agent in trained})]
-    agents += [({"ql": "Diffusion-QL", "bc": "diffusion cloning"}[agent.args.algo], agent.args.seed, agent) for agent in trained]
-    for title, seed, agent in agents:
-        title += f", seed {seed}" if title in panels else ""
+    for method, one, agent in agents:
+        title = method if len(seeds) == 1 else f"{method}, seed {one}"
+        while title in panels:  # two runs of one method and seed
+            title += "*"
         panels[title] = drive_policy(agent, dataset, episodes)
-    figure, result = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained"), {}
-    for axis, (title, (paths, returns)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+    columns = min(len(panels), max(4, len(seeds)))
+    rows, result = math.ceil(len(panels) / columns), {}
+    figure = Figure(figsize=(3.6 * columns, 0.4 + 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (title, (paths, returns)) in zip(axes, panels.items()):
         result[title] = {**shares(paths), "score": float(dataset.score(returns).mean())}
         share = ", ".join(f"{name} {100 * result[title][name]:.0f} %" for name in COLORS)
         draw_paths(axis, paths, title, f"{share}\nscore {result[title]['score']:.0f}")
+    for axis in axes[len(panels):]:
+        axis.set_axis_off()
     figure.suptitle("dot: start, star: goal; blue: the short road, orange: the long one, grey: stuck")
     out = Path(out or Path(runs[-1], "roads.png"))
     write(out, lambda partial: figure.savefig(partial, format="png", dpi=150))
     for title, numbers in result.items():
         print(f"{title:28}" + "  ".join(f"{name} {100 * numbers[name]:3.0f} %" for name in COLORS) + f"  score {numbers['score']:5.1f}")
+    for method in dict.fromkeys(method for method, *_ in agents) if len(seeds) > 1 else ():
+        numbers = [values for title, values in result.items() if title.startswith(method)]
+        mean, std = ({name: f([one[name] for one in numbers]) for name in numbers[0]} for f in (np.mean, np.std))
+        print(f"{method + f', {len(numbers)} seeds':28}" + "  ".join(f"{name} {100 * mean[name]:.0f} ± {100 * std[name]:.0f} %" for name in COLORS)
+              + f"  score {mean['score']:.1f} ± {std['score']:.1f}")
     print(f"picture: {out}")
     return result
 
@@ -212,17 +227,17 @@ def plot(runs, out=None, episodes=100):
 def main():
     parser = argparse.ArgumentParser(description="Two roads to one goal: makes the dataset, or draws the paths of trained policies.")
     parser.add_argument("--episodes", type=int, default=200, help="demonstrations to collect (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the demonstrations (default: 0)")
+    parser.add_argument("--seed", type=int, help="random seed of the demonstrations (default: 0); with --plot: draw this seed alone")
     parser.add_argument("--name", default=NAME, help=f"Minari id of the dataset (default: {NAME})")
     parser.add_argument("--plot", nargs="+", metavar="RUN", help="draw roads.png from these run folders instead")
     parser.add_argument("--out", help="where to write the picture (default: roads.png in the last RUN)")
     args = parser.parse_args()
     try:
         if args.plot:
-            plot(args.plot, args.out)
+            plot(args.plot, args.out, seed=args.seed)
             return
         require(args.episodes >= 2, f"--episodes {args.episodes}: give at least 2, one for each road")
-        dataset = collect(args.name, args.episodes, args.seed)
+        dataset = collect(args.name, args.episodes, args.seed or 0)
         print(f"made {args.name}: {dataset.total_episodes} episodes of {STEPS} steps in {dataset.spec.data_path}")
     except (UserError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
