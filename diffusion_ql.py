@@ -5,7 +5,6 @@ The policy is a diffusion model: it clones a dataset's actions by learning to de
     python diffusion_ql.py                                     # two-roads: a task of minutes, without a download
     python diffusion_ql.py --env walker2d-medium-expert        # Minari's dataset, downloaded on first use
     python diffusion_ql.py --env walker2d-medium-expert-v2     # D4RL's own file: the data of the paper
-    python diffusion_ql.py --env my.hdf5 --env-id Hopper-v4    # a file of your own in D4RL's format
 
 Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
 published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
@@ -538,11 +537,11 @@ def train(args, agent_class=DiffusionQL):
                                      f"--grad-norm.\nThe last good checkpoint.pt, if any, is intact in {folder}")
         last = dict(zip(pending[0], values[-1].mean(0).tolist()))
         totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).T)})  # each (seeds,)
-        bar.set_postfix({**last, **({"score": average(histories)[-1]["score"]} if histories[0] else {})}, refresh=False)
+        bar.set_postfix({**last, **({"score": rows[-1]["score"]} if rows else {})}, refresh=False)
         for name, value in last.items() if agent.step % 100 == 0 else ():
             board.add_scalar(f"losses/{name}", value, agent.step)
         pending.clear()
-    read_every, early, stop = 1 if device == "cpu" else 100, False, []
+    read_every, rows, early, stop = 1 if device == "cpu" else 100, average(histories), False, []
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):  # stop between two steps, with everything saved
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: stop.append(True)))
@@ -589,6 +588,7 @@ def select(history, top_k):
     """The paper's model selections: *online* by the best score, *offline* by the (top_k + 1)-th smallest L_d."""
     return {"online": max(history, key=lambda row: row["score"]),
             "offline": sorted(history, key=lambda row: row["bc_loss"])[min(top_k, len(history) - 1)]}
+
 def average(histories):
     """The evaluations of several seeds as one: means, and as score_std the spread of the seeds' scores instead of the episodes'."""
     return histories[0] if len(histories) == 1 else [
