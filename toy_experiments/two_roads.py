@@ -200,16 +200,20 @@ def plot(runs, out=None, episodes=100, seed=None):
         while title in panels:  # two runs of one method and seed
             title += "*"
         panels[title] = drive_policy(agent, dataset, episodes)
-    columns = min(len(panels), max(4, len(seeds)))
-    rows, result = math.ceil(len(panels) / columns), {}
-    figure = Figure(figsize=(3.6 * columns, 0.4 + 3.2 * rows), layout="constrained")
+    titles = list(panels)
+    if len(seeds) > 1:  # the demonstrations, and below them a row of all seeds for each method
+        titles = [titles[0], *[None] * (len(seeds) - 1), *titles[1:]]
+    columns, result = len(seeds) if len(seeds) > 1 else len(titles), {}
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(3.6 * columns, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (title, (paths, returns)) in zip(axes, panels.items()):
+    for axis in axes[[title is None for title in titles] + [True] * (len(axes) - len(titles))]:
+        axis.set_axis_off()
+    for axis, title in [(axis, title) for axis, title in zip(axes, titles) if title]:
+        paths, returns = panels[title]
         result[title] = {**shares(paths), "score": float(dataset.score(returns).mean())}
         share = ", ".join(f"{name} {100 * result[title][name]:.0f} %" for name in COLORS)
         draw_paths(axis, paths, title, f"{share}\nscore {result[title]['score']:.0f}")
-    for axis in axes[len(panels):]:
-        axis.set_axis_off()
     figure.suptitle("dot: start, star: goal; blue: the short road, orange: the long one, grey: stuck")
     out = Path(out or Path(runs[-1], "roads.png"))
     write(out, lambda partial: figure.savefig(partial, format="png", dpi=150))
