@@ -1,4 +1,5 @@
 """The embedded default: the dataset, its picture, and a shortened form of `python diffusion_ql.py`."""
+import functools
 import json
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def test_the_default_command_in_short(dataset, cli):
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_several_seeds_in_one_picture(dataset, cli, capsys):
+def test_several_seeds_in_one_picture(dataset, cli, capsys, monkeypatch):
+    quick = functools.partial(two_roads.gaussian_cloning, steps=20)
+    monkeypatch.setattr(two_roads, "gaussian_cloning", quick)
     assert cli("--seeds", 0, 7, "--steps", 20, "--eval-every", 20, "--eval-episodes", 2, "--out", "two")[0] == 0
     numbers = two_roads.plot(["two"], episodes=3)
     assert {"demonstrations", "Gaussian cloning, seed 0", "Gaussian cloning, seed 7", "Diffusion-QL, seed 0", "Diffusion-QL, seed 7"} == numbers.keys()
