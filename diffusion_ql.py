@@ -9,7 +9,7 @@ The policy is a diffusion model: it clones a dataset's actions by learning to de
 Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
 published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
 """
-import argparse, collections, contextlib, copy, dataclasses, difflib, functools, json, math, os, re, shutil, signal, sys, time  # noqa: E401
+import argparse, collections, contextlib, copy, dataclasses, difflib, importlib, itertools, json, math, os, re, shutil, signal, sys, time  # noqa: E401
 from pathlib import Path
 from typing import Literal, get_args
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F  # noqa: E401
@@ -338,7 +338,8 @@ Draws = collections.namedtuple("Draws", "next_noise timestep noise policy_noise 
 class DiffusionQL:
     """Algorithm 1 of the paper. To build another algorithm from it, override `critic_loss` or `policy_loss`."""
     def __init__(self, state_dim, action_dim, args=None, device="cpu"):
-        self.args, self.device, self.step, self.random = args or Args(), torch.device(device), 0, None  # random: a Generator, or PyTorch's
+        self.args, self.device, self.step, self.history = args or Args(), torch.device(device), 0, []  # history: its evaluations
+        self.random = None  # a Generator, or else PyTorch's own
         self.actor = DiffusionPolicy(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim).to(device)
         self.critic = DoubleCritic(state_dim, action_dim, self.args.hidden_dim).to(device)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
@@ -356,18 +357,24 @@ class DiffusionQL:
                      coin=torch.rand((), **here) > 0.5)  # whether Q1 is maximised and Q2 normalises, or the reverse
     def update(self, batch, draws=None):
         """One gradient step of critics and policy on a Batch (Algorithm 1); returns a dict of scalar tensors."""
-        args, metrics, draws = self.args, {}, draws or self.draw(len(batch.state))
-        if args.algo == "ql":
+        metrics = self.learn(batch, draws or self.draw(len(batch.state)))
+        self.average_policy()
+        return metrics
+    def learn(self, batch, draws):
+        """The same computation at every step, whatever `self.step`: a GPU records it once, and replays it (see `updates`)."""
+        metrics = {}
+        if self.args.algo == "ql":
             metrics |= self.descend(*self.critic_loss(batch, draws), self.critic, self.critic_optimizer)  # eq. 4
         self.critic.requires_grad_(False)  # the policy step needs no gradients for the critics' weights
         metrics |= self.descend(*self.policy_loss(batch, draws), self.actor, self.actor_optimizer)  # eq. 3
         self.critic.requires_grad_(True)
-        if self.step >= args.ema_start and self.step % args.ema_every == 0:
-            torch._foreach_lerp_([*self.ema_actor.parameters()], [*self.actor.parameters()], 1 - args.ema_decay)
-        if args.algo == "ql":
-            torch._foreach_lerp_([*self.critic_target.parameters()], [*self.critic.parameters()], args.tau)
-        self.step += 1
+        if self.args.algo == "ql":
+            torch._foreach_lerp_([*self.critic_target.parameters()], [*self.critic.parameters()], self.args.tau)
         return metrics
+    def average_policy(self):
+        if self.step >= self.args.ema_start and self.step % self.args.ema_every == 0:
+            torch._foreach_lerp_([*self.ema_actor.parameters()], [*self.actor.parameters()], 1 - self.args.ema_decay)
+        self.step += 1
     def critic_loss(self, batch, draws):
         """Eq. 4: both critics regress on y = r + gamma min(Q1', Q2')(s', a'), a' from the averaged policy."""
         with torch.no_grad():
@@ -394,7 +401,7 @@ class DiffusionQL:
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), self.args.grad_norm or math.inf)
         optimizer.step()
-        return {name: value.clone() for name, value in metrics.items()}  # a compiled loss writes over its own
+        return metrics
     @torch.no_grad()
     def propose(self, states, noise=None):
         """50 candidate actions (B, 50, action_dim) for states (B, state_dim), and the lower target Q of each (B, 50)."""
@@ -477,6 +484,35 @@ def load_weights(agent, paths, optimizers=False):
     require(not missing, f"{' '.join(paths)} has no {' and no '.join(missing)}: name both actor_N.pth and critic_N.pth")
     return found
 
+def updates(agents, dataset, compiled=False, recorded=False):
+    """Endlessly: a step of every agent, each on a batch of its own, then their metrics, {name: (agents,)}. recorded: a GPU takes longer to
+    start an update's many small kernels than to run them, so after three plain steps all that the agents do is recorded as one CUDA
+    graph, which starts as a whole from then on; each agent's part is on a stream of its own, so that they overlap."""
+    for agent in agents if compiled else ():
+        agent.critic_loss, agent.policy_loss = torch.compile(agent.critic_loss), torch.compile(agent.policy_loss)
+    streams, graph = [torch.cuda.Stream() if recorded else None for _ in agents], recorded and torch.cuda.CUDAGraph()
+    def side_by_side(update):
+        metrics, now = [], recorded and torch.cuda.current_stream()
+        for agent, stream in zip(agents, streams):
+            _ = recorded and stream.wait_stream(now)
+            with torch.cuda.stream(stream):  # None: as it is
+                metrics.append(update(agent, dataset.sample(agent.args.batch_size, agent.random)))
+        _ = [now.wait_stream(stream) for stream in streams if recorded]
+        return {name: torch.stack([own[name] for own in metrics]) for name in metrics[0]}
+    for _ in range(3) if recorded else itertools.count():
+        yield side_by_side(lambda agent, batch: agent.update(batch))
+    for agent in agents:
+        graph.register_generator_state(agent.random)
+        for group in [group for part in agent.parts.values() for group in getattr(part, "param_groups", [])]:
+            group["capturable"] = True  # Adam's
+    with explain("this update cannot be recorded as a CUDA graph ({}): add --compile off"), torch.cuda.graph(graph):
+        metrics = side_by_side(lambda agent, batch: agent.learn(batch, agent.draw(len(batch.state))))
+    while True:
+        graph.replay()
+        for agent in agents:
+            agent.average_policy()
+        yield metrics
+
 def train(args, agent_class=DiffusionQL):
     """Trains as `args` say, evaluates, and keeps the run folder; returns what result.json holds. eval_only: scores weights.
     Raises UserError for what does not fit, FloatingPointError for a loss that is not finite, KeyboardInterrupt once all is saved."""
@@ -486,16 +522,15 @@ def train(args, agent_class=DiffusionQL):
         data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
     require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: give a smaller --batch-size")
     dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
-    agents, seeds, histories, totals, pending = [], args.seeds or [args.seed], [], {}, []
+    agents, seeds, totals, early, stop = [], args.seeds or [args.seed], {}, False, []
     for seed in seeds:  # each with random numbers of its own: its result does not depend on the others
         torch.manual_seed(seed)
         agents.append(agent := agent_class(dataset.state_dim, dataset.action_dim, dataclasses.replace(args, seed=seed), device))
         agent.random = torch.Generator(device).manual_seed(2**32 - 1 - seed)
-        histories.append([])  # evaluations
         if args.resume or args.init_from:
             saved = load_weights(agent, [f"{args.resume}/checkpoint.pt"] if args.resume else args.init_from, bool(args.resume))
         if args.resume:
-            agent.step, histories[-1], totals = saved["step"], saved["history"], {name: total.cpu() for name, total in saved["totals"].items()}
+            agent.step, agent.history, totals = saved["step"], saved["history"], saved["totals"]
             agent.random.set_state(saved["random"].cpu())
     _ = args.video and record_video(agents[0], dataset)  # a trial: better now than after the training
     if args.eval_only:
@@ -503,77 +538,63 @@ def train(args, agent_class=DiffusionQL):
         print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
         return record_video(agents[0], dataset, args.video) if args.video else {"score": scores.mean()}
     long = device == "cuda" or device == "cpu" and args.steps >= 100_000  # long enough for the minute or two that compiling takes
-    how = "compiled" if args.compile == "on" or args.compile == "auto" and long and shutil.which("g++") else "not compiled"
-    for agent in agents if how == "compiled" else ():
-        compiled = functools.partial(torch.compile, mode="reduce-overhead" if device == "cuda" else "default")
-        with explain("torch.compile does not work here ({}): add --compile off"):
-            compiled(torch.sigmoid)(torch.ones(2, device=device))
-        agent.critic_loss, agent.policy_loss = compiled(agent.critic_loss), compiled(agent.policy_loss)
+    compiled = args.compile == "on" or args.compile == "auto" and long and bool(shutil.which("g++"))
+    with explain("torch.compile does not work here ({}): add --compile off"):
+        _ = compiled and torch.compile(torch.sigmoid)(torch.ones(2, device=device))
+    learning = updates(agents, dataset, compiled, recorded=compiled and device == "cuda")
     run = f"{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(args.resume or args.out or f"runs/{run}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
         write(folder / "config.json", json.dumps({**vars(args), "out": "", "resume": ""}, indent=2))
-    if args.wandb:
-        with explain("--wandb needs its package: pip install wandb", ImportError):
-            import wandb
-        wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
+    with explain("--wandb needs its package: pip install wandb", ImportError):
+        wandb = args.wandb and importlib.import_module("wandb")
+        _ = wandb and wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
     print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
-          f"on {device}, {how}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', (), []))}\nrun folder: {folder}", flush=True)
+          f"on {device}, {'' if compiled else 'not '}compiled\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', (), []))}\nrun folder: {folder}", flush=True)
     def checkpoint(name):
-        if pending:
-            read_metrics()
-        parts = {agent.args.seed: {**{name: part.state_dict() for name, part in agent.parts.items()}, "random": agent.random.get_state(),
-                                   "history": history} for agent, history in zip(agents, histories)}
-        write(folder / name, lambda partial: torch.save({"seeds": parts, "step": agent.step, "totals": totals}, partial))
-    def read_metrics():
-        """Adds up the metrics of the last steps. On a GPU this waits for it, so it is not done at every step."""
-        values = torch.stack([torch.stack([*metrics.values()]) for metrics in pending]).cpu().double().unflatten(0, (-1, len(seeds)))
-        broken = (~values.isfinite()).any(2).any(1).nonzero()
-        if len(broken):
-            raise FloatingPointError(f"a loss is not finite at step {agent.step - len(values) + 1 + int(broken[0])}: try a lower --lr, --eta or "
-                                     f"--grad-norm.\nThe last good checkpoint.pt, if any, is intact in {folder}")
-        last = dict(zip(pending[0], values[-1].mean(0).tolist()))
-        totals.update({name: totals.get(name, 0) + total for name, total in zip(last, values.sum(0).T)})  # each (seeds,)
-        bar.set_postfix({**last, **({"score": rows[-1]["score"]} if rows else {})}, refresh=False)
-        for name, value in last.items() if agent.step % 100 == 0 else ():
-            board.add_scalar(f"losses/{name}", value, agent.step)
-        pending.clear()
-    read_every, rows, early, stop = 1 if device == "cpu" else 100, average(histories), False, []
+        seeds = {agent.args.seed: {**{name: part.state_dict() for name, part in agent.parts.items()}, "random": agent.random.get_state(),
+                                   "history": agent.history} for agent in agents}
+        write(folder / name, lambda partial: torch.save({"seeds": seeds, "step": agent.step, "totals": totals}, partial))
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):  # stop between two steps, with everything saved
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: stop.append(True)))
+        rows = average([agent.history for agent in agents])
         board = stack.enter_context(SummaryWriter(folder, purge_step=agent.step + 1))
         bar = stack.enter_context(tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30))
-        while True:
-            if agent.step not in [0, *(row["step"] for row in histories[0])] and (agent.step % args.eval_every == 0 or agent.step >= args.steps):
-                checkpoint("checkpoint.pt")
-                steps = agent.step - (histories[0][-1]["step"] if histories[0] else 0)
-                for i, (agent, history) in enumerate(zip(agents, histories)):
-                    returns = evaluate(agent, dataset, args.eval_episodes)
-                    scores, means = dataset.score(returns), {name: total[i].item() / steps for name, total in totals.items()}
-                    history.append({"step": agent.step, "score": scores.mean().item(), "score_std": scores.std().item(), "return": returns.mean().item(), **means})
-                totals.clear()
-                rows = average(histories)
+        while not (stop or early or agent.step >= args.steps):
+            metrics = next(learning)
+            totals = {name: totals.get(name, 0) + value for name, value in metrics.items()}  # each (seeds,)
+            bar.update()
+            due = agent.step % args.eval_every == 0 or agent.step >= args.steps
+            if device == "cpu" or agent.step % 100 == 0 or due:  # reading a number waits for the GPU
+                if not all(total.isfinite().all() for total in totals.values()):
+                    raise FloatingPointError(f"a loss is not finite at step {agent.step}: try a lower --lr, --eta or --grad-norm.\n"
+                                             f"The last good checkpoint.pt, if any, is intact in {folder}")
+                last = {name: value.mean().item() for name, value in metrics.items()}
+                bar.set_postfix({**last, **({"score": rows[-1]["score"]} if rows else {})}, refresh=False)
+                for name, value in last.items() if agent.step % 100 == 0 else ():
+                    board.add_scalar(f"losses/{name}", value, agent.step)
+            if due:
+                steps = agent.step - (rows[-1]["step"] if rows else 0)
+                for i, agent in enumerate(agents):
+                    scores = dataset.score(returns := evaluate(agent, dataset, args.eval_episodes))
+                    agent.history.append({"step": agent.step, "score": scores.mean().item(), "score_std": scores.std().item(), "return":
+                                          returns.mean().item(), **{name: total[i].item() / steps for name, total in totals.items()}})
+                totals, rows = {}, average([agent.history for agent in agents])
                 if select(rows, args.top_k)["online"] is rows[-1]:
                     checkpoint("best.pt")
                 checkpoint("checkpoint.pt")
                 report(folder, args, rows, board)
                 early = args.early_stop and len(rows) > 1 and rows[-1]["bc_loss"] >= rows[-2]["bc_loss"]
-            if stop or early or agent.step >= args.steps:
-                break
-            pending += [agent.update(dataset.sample(args.batch_size, agent.random)) for agent in agents]
-            bar.update()
-            if len(pending) == read_every * len(seeds):
-                read_metrics()
-            if agent.step % 5000 == 0:
+            elif agent.step % 5000 == 0:
                 checkpoint("checkpoint.pt")
         checkpoint("checkpoint.pt")
     if stop and agent.step < args.steps:
         raise KeyboardInterrupt(f"Stopped at step {agent.step:,}; everything is saved. To go on:\npython diffusion_ql.py --resume {folder}")
-    best = [{"final": history[-1], **select(history, args.top_k)} for history in histories]
+    best = [{"final": agent.history[-1], **select(agent.history, args.top_k)} for agent in agents]
     means = {kind: average([[own[kind]] for own in best])[0] for kind in best[0]}
     result = {"env": args.env, "algo": args.algo, **({"seeds": dict(zip(map(str, seeds), best))} if args.seeds else {"seed": args.seed}), **means}
     write(folder / "result.json", json.dumps(result, indent=2))
