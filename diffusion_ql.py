@@ -6,8 +6,8 @@ The policy is a diffusion model: it clones a dataset's actions by learning to de
     python diffusion_ql.py --env walker2d-medium-expert        # Minari's dataset, downloaded on first use
     python diffusion_ql.py --env walker2d-medium-expert-v2     # D4RL's own file: the data of the paper
 
-Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the
-published numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
+Read it from top to bottom. Where paper and release (the authors' code) differ it follows the release, which made the published
+numbers; only its `--lr_decay` is left out: over a whole run that lowers the learning rate by 0.1 %.
 """
 import argparse, collections, contextlib, copy, dataclasses, difflib, importlib, itertools, json, math, os, re, shutil, signal, sys, time  # noqa: E401
 from pathlib import Path
@@ -82,10 +82,8 @@ class Args:
         require(not self.video or self.video.endswith((".mp4", ".gif")), "--video needs a name that ends in .mp4 or .gif")
         require(len({*self.seeds}) == len(self.seeds) and min(self.seeds, default=0) >= 0, "--seeds: give different numbers from 0 on")
         self.eval_every = self.eval_every or min(50_000, max(1, self.steps // 10))
-
 Task = collections.namedtuple("Task", "lr eta max_q_backup reward_tune steps grad_norm top_k paper_score")
-PAPER_TASKS = {  # hyperparameters of the release, and the score in the paper's Table 1
-    #                                  lr    eta    max-Q  reward         steps      gn  k  score
+PAPER_TASKS = {  # hyperparameters of the release, in the order of Task's fields, and the score in the paper's Table 1
     "halfcheetah-medium-v2":        Task(3e-4, 1.0,   False, "no",          2_000_000, 9,  1, 51.1),
     "hopper-medium-v2":             Task(3e-4, 1.0,   False, "no",          2_000_000, 9,  2, 90.5),
     "walker2d-medium-v2":           Task(3e-4, 1.0,   False, "no",          2_000_000, 1,  1, 87.0),
@@ -115,7 +113,6 @@ MINARI_IDS = {"two-roads": ["toy/two-roads-v0"], **{f"{robot}-{level}": [f"mujoc
     for robot in ("halfcheetah", "hopper", "walker2d") for level in ("medium", "expert", "medium-expert")},  # the last: two datasets together
     **{name[:-3]: [f"D4RL/{name[:-3].replace('-', '/', 1)}-{'v1' if name.startswith('antmaze') else 'v2'}"]
        for name in PAPER_TASKS if name.startswith(("antmaze", "pen", "kitchen"))}}
-
 def paper_name(env):
     """The row of PAPER_TASKS whose settings fit a dataset, under whichever name it goes; None where there is none."""
     env = Path(env).stem.replace("_", "-") if env.endswith(HDF5) else env
@@ -167,7 +164,6 @@ class Dataset:
         return Batch(*(tensor[index] for tensor in self.transitions))
     def score(self, returns):
         return 100 * (returns - self.reference[0]) / (self.reference[1] - self.reference[0])
-
 def flat_state(obs, space):
     """Flattens an observation, or a stack of them, to (..., state_dim). Goal tasks give [achieved goal, observation,
     desired goal]; kitchen's goals, Dicts themselves, are left out: they never change."""
@@ -178,7 +174,6 @@ def flat_state(obs, space):
     require(hasattr(space, "low") and space.dtype != np.uint8 and len(space.shape) < 3,
             f"observations of type {space} are no vectors: Diffusion-QL is for states, not for images or categories")
     return np.reshape(obs, (*np.shape(obs)[:np.ndim(obs) - len(space.shape)], -1)).astype(np.float32)
-
 def load_dataset(env, env_id=""):
     """Loads what `env` names as a Dataset, to be evaluated in env_id or else its own environment; downloads on first use.
     Raises UserError for unknown names, a missing network, and files that cannot be read or do not fit."""
@@ -194,17 +189,14 @@ def load_dataset(env, env_id=""):
     require(env_id or datasets[0].env_spec, f"{env} does not say which environment it comes from: add --env-id")
     limits = [datasets[0].storage.metadata.get(f"ref_{which}_score") for which in ("min", "max")]
     reference = reference if domain in ("antmaze", "kitchen") or None in limits else limits
-    spec = env_id or datasets[0].recover_environment(eval_env=True).spec
-    return Dataset(env, [np.concatenate(column) for column in zip(*arrays)], spec, reference)
-
+    return Dataset(env, [np.concatenate(column) for column in zip(*arrays)], env_id or datasets[0].recover_environment(eval_env=True).spec, reference)
 def read_minari(name):
     """A Minari dataset and its arrays. An episode of T steps has T + 1 observations, so the last step of a truncated
     one keeps its real next state and is not terminal."""
     import minari.storage
     folder = minari.storage.get_dataset_path(name)
     if name == "toy/two-roads-v0" and not folder.exists():
-        from toy_experiments.two_roads import collect
-        collect()
+        importlib.import_module("toy_experiments.two_roads").collect()
     elif not folder.exists():
         known = [*MINARI_IDS, *PAPER_TASKS, *minari.list_local_datasets()]
         require(re.fullmatch(r".+/.+-v\d+", name), f"there is no task {name!r}. Nearest: {', '.join(difflib.get_close_matches(name, known, 3, 0))}.\n"
@@ -218,7 +210,6 @@ def read_minari(name):
             require(len(states) - 1 == len(episode.rewards) == n, f"episode {episode.id} has {n} actions, {len(states)} observations")
             columns.append((states[:-1], episode.actions, states[1:], episode.rewards, episode.terminations))
     return dataset, [np.concatenate(column) for column in zip(*columns)] or [np.zeros(0)] * 5
-
 def read_d4rl(env):
     """The arrays of a file in D4RL's format, or of a paper task's file in the d4rl package's cache, downloaded if need be.
     D4RL's q-learning view: the next row is the next state, and rows with a timeout, which have none, are dropped."""
@@ -326,8 +317,7 @@ class DoubleCritic(nn.Module):
     """Two independent Q-functions of (state, action)."""
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        q = lambda: nn.Sequential(*mlp(state_dim + action_dim, hidden_dim, hidden_dim, hidden_dim), nn.Linear(hidden_dim, 1))  # noqa: E731
-        self.q1_model, self.q2_model = q(), q()
+        self.q1_model, self.q2_model = (nn.Sequential(*mlp(state_dim + action_dim, *[hidden_dim] * 3), nn.Linear(hidden_dim, 1)) for _ in range(2))
     def forward(self, state, action):
         """state (B, state_dim), action (B, action_dim) → Q1, Q2, each (B, 1)."""
         x = torch.cat([state, action], -1)
@@ -338,8 +328,7 @@ Draws = collections.namedtuple("Draws", "next_noise timestep noise policy_noise 
 class DiffusionQL:
     """Algorithm 1 of the paper. To build another algorithm from it, override `critic_loss` or `policy_loss`."""
     def __init__(self, state_dim, action_dim, args=None, device="cpu"):
-        self.args, self.device, self.step, self.history = args or Args(), torch.device(device), 0, []  # history: its evaluations
-        self.random = None  # a Generator, or else PyTorch's own
+        self.args, self.device, self.step, self.random = args or Args(), torch.device(device), 0, None  # random: a Generator, or PyTorch's
         self.actor = DiffusionPolicy(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim).to(device)
         self.critic = DoubleCritic(state_dim, action_dim, self.args.hidden_dim).to(device)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
@@ -361,7 +350,7 @@ class DiffusionQL:
         self.average_policy()
         return metrics
     def learn(self, batch, draws):
-        """The same computation at every step, whatever `self.step`: a GPU records it once, and replays it (see `updates`)."""
+        """The two gradient steps: the same computation whatever `self.step` is, so that a GPU can record it (see `updates`)."""
         metrics = {}
         if self.args.algo == "ql":
             metrics |= self.descend(*self.critic_loss(batch, draws), self.critic, self.critic_optimizer)  # eq. 4
@@ -415,8 +404,7 @@ class DiffusionQL:
         if self.args.algo == "bc":
             return self.actor.sample(states, noise)
         actions, q = self.propose(states, noise)
-        choice = torch.multinomial(q.softmax(-1), 1)[:, 0]
-        return actions[torch.arange(len(actions), device=choice.device), choice]
+        return actions.take_along_dim(torch.multinomial(q.softmax(-1), 1)[..., None], 1)[:, 0]
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
 def evaluate(agent, dataset, episodes=None, seed=100):
@@ -440,7 +428,6 @@ def evaluate(agent, dataset, episodes=None, seed=100):
                 if terminated or truncated:
                     running.remove(i)
     return returns
-
 def record_video(agent, dataset, path=""):
     """Records an episode to `path` (.mp4 or .gif), or only tries to render. Raises UserError where the machine cannot."""
     import gymnasium as gym, imageio  # noqa: E401
@@ -461,12 +448,10 @@ def write(path, content):
     partial = Path(path).with_name(f"part-{Path(path).name}")
     partial.write_text(content) if isinstance(content, str) else content(partial)
     os.replace(partial, path)
-
 def load_weights(agent, paths, optimizers=False):
     """Loads a run folder's checkpoint, a .pt file, or the release's actor_N.pth and critic_N.pth (of a folder, the latest).
     Returns all that the files hold. Raises UserError for files that are missing, damaged, or of another shape."""
-    latest = lambda path, name: sorted(path.glob(name), key=lambda file: (len(file.name), file.name))[-1:]  # noqa: E731
-    found = {}
+    found, latest = {}, lambda path, name: sorted(path.glob(name), key=lambda file: (len(file.name), file.name))[-1:]  # noqa: E731
     for path in map(Path, paths):
         for file in latest(path, "checkpoint.pt") or latest(path, "actor_*.pth") + latest(path, "critic_*.pth") or [path]:
             with explain(f"cannot load {file} ({{}}): give a whole checkpoint, of the same task and settings"):
@@ -478,38 +463,40 @@ def load_weights(agent, paths, optimizers=False):
                     if name in saved and isinstance(part, nn.Module):  # the release's have some buffers more
                         part.load_state_dict(dict(part.named_buffers()) | {k: v for k, v in saved[name].items() if k in part.state_dict()})
                     elif name in saved and optimizers:
-                        part.load_state_dict(saved[name])
+                        part.load_state_dict(saved[name] | {"param_groups": part.state_dict()["param_groups"]})
             found |= saved
     missing = {"actor", "critic" if agent.args.algo == "ql" else "actor"} - found.keys()
     require(not missing, f"{' '.join(paths)} has no {' and no '.join(missing)}: name both actor_N.pth and critic_N.pth")
     return found
-
 def updates(agents, dataset, compiled=False, recorded=False):
     """Endlessly: a step of every agent, each on a batch of its own, then their metrics, {name: (agents,)}. recorded: a GPU takes longer to
-    start an update's many small kernels than to run them, so after three plain steps all that the agents do is recorded as one CUDA
-    graph, which starts as a whole from then on; each agent's part is on a stream of its own, so that they overlap."""
+    start an update's many small kernels than to run them, so after three plain steps the agents' `learn` is recorded as one CUDA
+    graph, and started as a whole from then on; each agent's part is on a stream of its own, so that they overlap."""
     for agent in agents if compiled else ():
         agent.critic_loss, agent.policy_loss = torch.compile(agent.critic_loss), torch.compile(agent.policy_loss)
-    streams, graph = [torch.cuda.Stream() if recorded else None for _ in agents], recorded and torch.cuda.CUDAGraph()
+    streams = [torch.cuda.Stream() if recorded else None for _ in agents]
     def side_by_side(update):
         metrics, now = [], recorded and torch.cuda.current_stream()
         for agent, stream in zip(agents, streams):
             _ = recorded and stream.wait_stream(now)
-            with torch.cuda.stream(stream):  # None: as it is
+            with torch.cuda.stream(stream):  # None: where we are
                 metrics.append(update(agent, dataset.sample(agent.args.batch_size, agent.random)))
         _ = [now.wait_stream(stream) for stream in streams if recorded]
         return {name: torch.stack([own[name] for own in metrics]) for name in metrics[0]}
     for _ in range(3) if recorded else itertools.count():
         yield side_by_side(lambda agent, batch: agent.update(batch))
+    graph = torch.cuda.CUDAGraph()
     for agent in agents:
         graph.register_generator_state(agent.random)
+        step = vars(agent).pop("step")  # what depends on it cannot be recorded: this makes it fail
         for group in [group for part in agent.parts.values() for group in getattr(part, "param_groups", [])]:
             group["capturable"] = True  # Adam's
-    with explain("this update cannot be recorded as a CUDA graph ({}): add --compile off"), torch.cuda.graph(graph):
+    with explain("cannot record this update as a CUDA graph ({}): add --compile off"), torch.cuda.graph(graph):
         metrics = side_by_side(lambda agent, batch: agent.learn(batch, agent.draw(len(batch.state))))
-    while True:
+    for step in itertools.count(step):
         graph.replay()
         for agent in agents:
+            agent.step = step
             agent.average_policy()
         yield metrics
 
@@ -526,7 +513,7 @@ def train(args, agent_class=DiffusionQL):
     for seed in seeds:  # each with random numbers of its own: its result does not depend on the others
         torch.manual_seed(seed)
         agents.append(agent := agent_class(dataset.state_dim, dataset.action_dim, dataclasses.replace(args, seed=seed), device))
-        agent.random = torch.Generator(device).manual_seed(2**32 - 1 - seed)
+        agent.random, agent.history = torch.Generator(device).manual_seed(2**32 - 1 - seed), []  # history: its evaluations
         if args.resume or args.init_from:
             saved = load_weights(agent, [f"{args.resume}/checkpoint.pt"] if args.resume else args.init_from, bool(args.resume))
         if args.resume:
@@ -537,20 +524,18 @@ def train(args, agent_class=DiffusionQL):
         scores = dataset.score(returns := np.concatenate([evaluate(agent, dataset, args.eval_episodes) for agent in agents]))
         print(f"{args.env}: score {scores.mean():.1f} ± {scores.std():.1f}, return {returns.mean():.1f}; {len(returns)} episodes of {dataset.env_id}")
         return record_video(agents[0], dataset, args.video) if args.video else {"score": scores.mean()}
-    long = device == "cuda" or device == "cpu" and args.steps >= 100_000  # long enough for the minute or two that compiling takes
-    compiled = args.compile == "on" or args.compile == "auto" and long and bool(shutil.which("g++"))
+    compiled = args.compile == "on" or args.compile == "auto" and shutil.which("g++") and (device == "cuda" or device == "cpu" and args.steps >= 100_000)
     with explain("torch.compile does not work here ({}): add --compile off"):
         _ = compiled and torch.compile(torch.sigmoid)(torch.ones(2, device=device))
-    learning = updates(agents, dataset, compiled, recorded=compiled and device == "cuda")
-    run = f"{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or f"runs/{run}")
+    learning = updates(agents, dataset, compiled, recorded=compiled and device == "cuda" and agent_class.update is DiffusionQL.update)
+    name = "-".join(map(str, seeds)) + time.strftime("-%Y%m%d-%H%M%S")
+    folder = Path(args.resume or args.out or f"runs/{args.env.replace('/', '-').strip('.-')}/{name}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
         write(folder / "config.json", json.dumps({**vars(args), "out": "", "resume": ""}, indent=2))
     with explain("--wandb needs its package: pip install wandb", ImportError):
-        wandb = args.wandb and importlib.import_module("wandb")
-        _ = wandb and wandb.init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
+        _ = args.wandb and importlib.import_module("wandb").init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
     print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
           f"on {device}, {'' if compiled else 'not '}compiled\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', (), []))}\nrun folder: {folder}", flush=True)
@@ -601,21 +586,16 @@ def train(args, agent_class=DiffusionQL):
     print("\n".join(f"{kind:8}score {row['score']:6.1f} ± {row['score_std']:.1f} at step {row['step']:,}" for kind, row in means.items()),
           f"run folder: {folder}", sep="\n")
     if args.env == "two-roads":
-        from toy_experiments.two_roads import plot
-        plot([folder])
+        importlib.import_module("toy_experiments.two_roads").plot([folder])
     return result if not args.video else record_video(agents[0], dataset, args.video) or result
-
 def select(history, top_k):
     """The paper's model selections: *online* by the best score, *offline* by the (top_k + 1)-th smallest L_d."""
-    return {"online": max(history, key=lambda row: row["score"]),
-            "offline": sorted(history, key=lambda row: row["bc_loss"])[min(top_k, len(history) - 1)]}
-
+    return {"online": max(history, key=lambda row: row["score"]), "offline": sorted(history, key=lambda row: row["bc_loss"])[:top_k + 1][-1]}
 def average(histories):
     """The evaluations of several seeds as one: means, and as score_std the spread of the seeds' scores instead of the episodes'."""
     return histories[0] if len(histories) == 1 else [
         {**{name: np.mean([row[name] for row in rows]).item() for name in rows[0]}, "step": round(np.mean([row["step"] for row in rows])),
          "score_std": np.std([row["score"] for row in rows]).item()} for rows in zip(*histories)]
-
 def report(folder, args, history, board):
     """After each evaluation: a printed line, TensorBoard, progress.csv and curves.png."""
     from matplotlib.figure import Figure
@@ -658,7 +638,6 @@ def parse_args(argv=None):
         changed = [f"--{name.replace('_', '-')} {saved[name]}" for name in given.keys() - free.split() if given[name] != saved[name]]
         require(not changed, f"{given['resume']} was begun with {' '.join(changed)}: leave that option away, or start a new run")
         return Args(**{**saved, **given})
-
 def main():
     try:
         train(parse_args())
