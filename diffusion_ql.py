@@ -354,12 +354,13 @@ class DiffusionQL:
         metrics = {}
         if self.args.algo == "ql":
             metrics |= self.descend(*self.critic_loss(batch, draws), self.critic, self.critic_optimizer)  # eq. 4
-        self.critic.requires_grad_(False)  # the policy step needs no gradients for the critics' weights
+        self.critic.requires_grad_(False)  # neither the policy step nor the targets need gradients for the critics' weights
         metrics |= self.descend(*self.policy_loss(batch, draws), self.actor, self.actor_optimizer)  # eq. 3
-        self.critic.requires_grad_(True)
         if self.args.algo == "ql":
             torch._foreach_lerp_([*self.critic_target.parameters()], [*self.critic.parameters()], self.args.tau)
+        self.critic.requires_grad_(True)
         return metrics
+    @torch.no_grad()
     def average_policy(self):
         if self.step >= self.args.ema_start and self.step % self.args.ema_every == 0:
             torch._foreach_lerp_([*self.ema_actor.parameters()], [*self.actor.parameters()], 1 - self.args.ema_decay)
@@ -474,7 +475,7 @@ def updates(agents, dataset, compiled=False, recorded=False):
     graph, and started as a whole from then on; each agent's part is on a stream of its own, so that they overlap."""
     for agent in agents if compiled else ():
         agent.critic_loss, agent.policy_loss = torch.compile(agent.critic_loss), torch.compile(agent.policy_loss)
-    streams = [torch.cuda.Stream() if recorded else None for _ in agents]
+    streams, graph = [torch.cuda.Stream() if recorded else None for _ in agents], recorded and torch.cuda.CUDAGraph()
     def side_by_side(update):
         metrics, now = [], recorded and torch.cuda.current_stream()
         for agent, stream in zip(agents, streams):
@@ -485,7 +486,6 @@ def updates(agents, dataset, compiled=False, recorded=False):
         return {name: torch.stack([own[name] for own in metrics]) for name in metrics[0]}
     for _ in range(3) if recorded else itertools.count():
         yield side_by_side(lambda agent, batch: agent.update(batch))
-    graph = torch.cuda.CUDAGraph()
     for agent in agents:
         graph.register_generator_state(agent.random)
         step = vars(agent).pop("step")  # what depends on it cannot be recorded: this makes it fail

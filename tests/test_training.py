@@ -15,7 +15,7 @@ import torch
 from conftest import TINY, TINY_FLAGS
 
 import diffusion_ql
-from diffusion_ql import Args, DiffusionPolicy, DiffusionQL, UserError, load_dataset, select, train
+from diffusion_ql import Args, Batch, DiffusionPolicy, DiffusionQL, UserError, load_dataset, select, train
 
 SCRIPT = Path(diffusion_ql.__file__)
 ENV = "test/pendulum-v0"
@@ -166,6 +166,14 @@ def test_weights_of_the_authors_release(cli, fails, tmp_path):
     assert "cannot load" in fails(*flags, "--init-from", "missing.pth")
     torch.save(os.system, "code.pth")  # a file that would run code is refused
     assert "cannot load" in fails(*flags, "--init-from", "code.pth")
+
+
+def test_averages_take_no_gradients():
+    """Else every step would hang a piece of autograd's graph on them, and memory would grow without end."""
+    agent, width = DiffusionQL(3, 1, Args(hidden_dim=8, ema_start=0, ema_every=1)), 4
+    agent.update(Batch(*(torch.rand(width, columns) for columns in (3, 1, 3, 1, 1))))
+    for average in (agent.ema_actor, agent.critic_target):
+        assert all(parameter.is_leaf and not parameter.requires_grad for parameter in average.parameters())
 
 
 def test_init_from_begins_with_those_weights():
