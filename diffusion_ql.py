@@ -45,7 +45,7 @@ class Args:
     seed: int = option(0, "random seed; on the CPU it fixes everything", 0, 2**32 - 200)
     seeds: list = option((), "train these seeds side by side instead, and give their mean ± std")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: cuda where there is one, else cpu")
-    compile: Literal["auto", "on", "off"] = option("auto", "torch.compile; auto: on a GPU, and for 100000 steps or more")
+    compile: Literal["auto", "on", "off"] = option("auto", "torch.compile, and CUDA graphs; auto: on a GPU, and from 100000 steps on")
     early_stop: bool = option(False, "stop at the first evaluation whose L_d is not below the one before")
     out: str = option("", "run folder (default: runs/<env>/<seed>-<time>)", group="files")
     resume: str = option("", "run folder to go on with, as if it had never stopped")
@@ -527,9 +527,9 @@ def train(args, agent_class=DiffusionQL):
     compiled = args.compile == "on" or args.compile == "auto" and shutil.which("g++") and (device == "cuda" or device == "cpu" and args.steps >= 100_000)
     with explain("torch.compile does not work here ({}): add --compile off"):
         _ = compiled and torch.compile(torch.sigmoid)(torch.ones(2, device=device))
-    learning = updates(agents, dataset, compiled, recorded=compiled and device == "cuda" and agent_class.update is DiffusionQL.update)
-    name = "-".join(map(str, seeds)) + time.strftime("-%Y%m%d-%H%M%S")
-    folder = Path(args.resume or args.out or f"runs/{args.env.replace('/', '-').strip('.-')}/{name}")
+    recorded = device == "cuda" and args.compile != "off" and agent_class.update is DiffusionQL.update
+    name = f"{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(args.resume or args.out or f"runs/{name}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
@@ -538,7 +538,7 @@ def train(args, agent_class=DiffusionQL):
         _ = args.wandb and importlib.import_module("wandb").init(project="diffusion-ql", name=str(folder), config=vars(args), dir=folder, sync_tensorboard=True)
     from torch.utils.tensorboard import SummaryWriter
     print(f"{args.env}: {len(data.state):,} transitions, state {dataset.state_dim}, action {dataset.action_dim}, evaluated in {dataset.env_id}, "
-          f"on {device}, {'' if compiled else 'not '}compiled\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', (), []))}\nrun folder: {folder}", flush=True)
+          f"on {device}, {'' if compiled else 'not '}compiled{', as a CUDA graph' * recorded}\n{' '.join(f'{k}={v}' for k, v in vars(args).items() if v not in ('', (), []))}\nrun folder: {folder}", flush=True)
     def checkpoint(name):
         seeds = {agent.args.seed: {**{name: part.state_dict() for name, part in agent.parts.items()}, "random": agent.random.get_state(),
                                    "history": agent.history} for agent in agents}
@@ -546,7 +546,7 @@ def train(args, agent_class=DiffusionQL):
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):  # stop between two steps, with everything saved
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: stop.append(True)))
-        rows = average([agent.history for agent in agents])
+        rows, learning = average([agent.history for agent in agents]), updates(agents, dataset, compiled, recorded)
         board = stack.enter_context(SummaryWriter(folder, purge_step=agent.step + 1))
         bar = stack.enter_context(tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30))
         while not (stop or early or agent.step >= args.steps):

@@ -1,7 +1,7 @@
 """How fast one update is, against a plain transcription of the release's and against its matrix products alone.
 
     python tests/benchmark.py               # walker2d's sizes on this machine: Markdown tables, in some minutes
-    python tests/benchmark.py --no-compile  # without the rows of compiled losses, which take a minute or two to compile
+    python tests/benchmark.py --no-compile  # without the rows of compiled losses, which take half a minute to compile
 
 The data is random, of the given sizes: speed does not depend on it. All rows are timed in turn, round after round, so that
 another program's load falls on all of them; a row's figure is the median of the rounds.
@@ -21,7 +21,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffusion_ql import Args, Batch, DiffusionQL, SinusoidalEmbedding, vp_schedule  # noqa: E402
+from diffusion_ql import Args, Batch, Dataset, DiffusionQL, SinusoidalEmbedding, updates, vp_schedule  # noqa: E402
+
+
+class RandomData(Dataset):
+    def __init__(self, state_dim, action_dim, device):
+        self.transitions = Batch(*(torch.rand(100_000, width, device=device) * 2 - 1 for width in (state_dim, action_dim, state_dim, 1, 1)))
 
 
 class Release:
@@ -112,13 +117,6 @@ def matrix_products(state_dim, action_dim, args, device):
     return run
 
 
-def compiled(agent):
-    """The agent with its losses compiled as `--compile on` does it: on a GPU, as CUDA graphs."""
-    mode = "reduce-overhead" if agent.device.type == "cuda" else "default"
-    agent.critic_loss, agent.policy_loss = torch.compile(agent.critic_loss, mode=mode), torch.compile(agent.policy_loss, mode=mode)
-    return agent
-
-
 def in_turns(rows, rounds, wait):
     """Rates of the functions in {name: (function, count)}, each doing `count` things: {name: [things per second, of each round]}."""
     rates = {name: [] for name in rows}
@@ -162,6 +160,7 @@ def main():
     parser.add_argument("--action-dim", type=int, default=6, help="default: 6, walker2d's")
     parser.add_argument("--hidden-dim", type=int, default=256, help="default: 256")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of 20 updates (default: 9)")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds in the rows of several (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: PyTorch's)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="also time compiled losses (default)")
     options = parser.parse_args()
@@ -169,26 +168,27 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     sizes, args = (options.state_dim, options.action_dim), Args(hidden_dim=options.hidden_dim)
-    pool = Batch(*(torch.rand(100_000, width, device=device) * 2 - 1 for width in (sizes[0], sizes[1], sizes[0], 1, 1)))
+    data, release = RandomData(*sizes, device), Release(*sizes, args, device)
 
-    def batch():
-        index = torch.randint(100_000, (args.batch_size,), device=device)
-        return Batch(*(column[index] for column in pool))
+    def learning(seeds, **how):
+        agents = [DiffusionQL(*sizes, args, device) for _ in range(seeds)]
+        for seed, agent in enumerate(agents):
+            agent.random = torch.Generator(device).manual_seed(seed)
+        begin, steps = time.perf_counter(), updates(agents, data, **how)
+        for _ in range(4):  # compiles and records
+            next(steps)
+        wait()
+        print(f"{seeds} seed{'s' * (seeds > 1)}, {' and '.join(how) or 'plain'}: ready after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+        return lambda: next(steps), seeds
 
-    def updates(*agents):
-        return lambda: [agent.update(batch()) for agent in agents], len(agents)
-
-    new = lambda: DiffusionQL(*sizes, args, device)  # noqa: E731
-    agent = new()
-    rows = {"the release's update, transcribed": updates(Release(*sizes, args, device)), "diffusion_ql.py": updates(agent)}
+    ways = {"": {}}
     if options.compile:
-        begin = time.perf_counter()
-        function, _ = rows["diffusion_ql.py, compiled"] = updates(compiled(new()))
-        function()
-        print(f"compiling took {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-    rows["diffusion_ql.py, 5 seeds in one process"] = updates(*(new() for _ in range(5)))
-    if options.compile:
-        rows["the same, compiled"] = updates(*(compiled(new()) for _ in range(5)))
+        ways[", compiled"] = {"compiled": True}
+    if device == "cuda":
+        ways |= {f"{name}, a CUDA graph": {**how, "recorded": True} for name, how in ways.items()}
+    rows = {"the release's update, transcribed": (lambda: release.update(data.sample(args.batch_size)), 1)}
+    for seeds in (1, options.seeds):
+        rows |= {f"diffusion_ql.py, {seeds} seed{'s' * (seeds > 1)}{name}": learning(seeds, **how) for name, how in ways.items()}
     rows["an update's matrix products alone"] = matrix_products(*sizes, args, device), 1
     rates = in_turns(rows, options.rounds, wait)
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU, {options.threads} threads"
@@ -197,7 +197,7 @@ def main():
           f"N = {args.n_timesteps}; peak memory {memory:.0f} MiB")
     table("updates (of one seed)", rates, "times the release")
     if sizes == (17, 6):
-        rows, vectors = evaluation_rows(agent)
+        rows, vectors = evaluation_rows(DiffusionQL(*sizes, args, device))
         table("steps of an evaluation", in_turns(rows, options.rounds, wait))
         for vector in vectors:
             vector.close()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_ql import Args, Batch, DiffusionQL, UserError, updates
+from diffusion_ql import Args, Batch, Dataset, DiffusionQL, UserError, updates
 
-STATE_DIM, ACTION_DIM, ROWS = 3, 2, 100
+STATE_DIM, ACTION_DIM = 3, 2
 
 
 class Stream:
@@ -83,16 +83,10 @@ def imitated(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, fake)
 
 
-class Data:
-    """What `updates` needs of a Dataset."""
-
+class Data(Dataset):
     def __init__(self, device="cpu"):
         torch.manual_seed(0)
-        self.transitions = Batch(*(torch.rand(ROWS, width, device=device) for width in (STATE_DIM, ACTION_DIM, STATE_DIM, 1, 1)))
-
-    def sample(self, batch_size, generator=None):
-        index = torch.randint(ROWS, (batch_size,), generator=generator, device=self.transitions.state.device)
-        return Batch(*(tensor[index] for tensor in self.transitions))
+        self.transitions = Batch(*(torch.rand(100, width, device=device) for width in (STATE_DIM, ACTION_DIM, STATE_DIM, 1, 1)))
 
 
 def make_agents(kind=DiffusionQL, **settings):
@@ -109,13 +103,15 @@ def make_agents(kind=DiffusionQL, **settings):
 def test_a_replayed_update_is_the_plain_one(settings, imitated):
     plain, recorded = make_agents(**settings), make_agents(**settings)
     steps = zip(updates(plain, Data()), updates(recorded, Data(), recorded=True))
-    for step, (want, got) in enumerate(itertools.islice(steps, 15), start=1):
+    for step, (want, got) in enumerate(itertools.islice(steps, 15), start=1):  # from the fourth on, replays
         assert want.keys() == got.keys() and all(torch.equal(got[name], want[name]) for name in want), step
         for a, b in zip(plain, recorded):
             assert a.step == b.step == step and torch.equal(a.random.get_state(), b.random.get_state())
             for part in ("actor", "ema_actor", "critic", "critic_target"):
                 for name, tensor in a.parts[part].state_dict().items():
                     assert torch.equal(b.parts[part].state_dict()[name], tensor), (step, part, name)
+    for optimizer in (recorded[0].actor_optimizer, recorded[0].critic_optimizer):
+        assert optimizer.param_groups[0]["capturable"]  # without it PyTorch refuses to record Adam's step
 
 
 def read_back(agent, loss):
