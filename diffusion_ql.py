@@ -556,7 +556,7 @@ def train(args, agent_class=DiffusionQL):
             due = agent.step % args.eval_every == 0 or agent.step >= args.steps
             if device == "cpu" or agent.step % 100 == 0 or due:  # reading a number waits for the GPU
                 if not all(total.isfinite().all() for total in totals.values()):
-                    raise FloatingPointError(f"a loss is not finite at step {agent.step}: try a lower --lr, --eta or --grad-norm.\n"
+                    raise FloatingPointError(f"a loss is not finite {'at' if device == 'cpu' else 'by'} step {agent.step}: try a lower --lr, --eta or --grad-norm.\n"
                                              f"The last good checkpoint.pt, if any, is intact in {folder}")
                 last = {name: value.mean().item() for name, value in metrics.items()}
                 bar.set_postfix({**last, **({"score": rows[-1]["score"]} if rows else {})}, refresh=False)
