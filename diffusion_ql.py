@@ -499,7 +499,6 @@ def updates(agents, dataset, compiled=False, recorded=False):
             agent.step = step
             agent.average_policy()
         yield metrics
-
 def train(args, agent_class=DiffusionQL):
     """Trains as `args` say, evaluates, and keeps the run folder; returns what result.json holds. eval_only: scores weights.
     Raises UserError for what does not fit, FloatingPointError for a loss that is not finite, KeyboardInterrupt once all is saved."""
@@ -509,7 +508,7 @@ def train(args, agent_class=DiffusionQL):
         data = Batch(*(tensor.to(device) for tensor in dataset.transitions))
     require(len(data.state) >= args.batch_size, f"{args.env} has only {len(data.state)} transitions: give a smaller --batch-size")
     dataset.transitions = data._replace(reward=REWARD_TRANSFORMS[args.reward_tune](data.reward))
-    agents, seeds, totals, early, stop = [], args.seeds or [args.seed], {}, False, []
+    agents, seeds, totals, recent, stop, stopping = [], args.seeds or [args.seed], {}, [], [], False
     for seed in seeds:  # each with random numbers of its own: its result does not depend on the others
         torch.manual_seed(seed)
         agents.append(agent := agent_class(dataset.state_dim, dataset.action_dim, dataclasses.replace(args, seed=seed), device))
@@ -528,8 +527,7 @@ def train(args, agent_class=DiffusionQL):
     with explain("torch.compile does not work here ({}): add --compile off"):
         _ = compiled and torch.compile(torch.sigmoid)(torch.ones(2, device=device))
     recorded = device == "cuda" and args.compile != "off" and agent_class.update is DiffusionQL.update
-    name = f"{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or f"runs/{name}")
+    folder = Path(args.resume or args.out or f"runs/{args.env.replace('/', '-').strip('.-')}/{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}")
     with explain(f"cannot write to {folder} ({{}}): choose another folder with --out", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         require(args.resume or not (folder / "config.json").exists(), f"{folder} already holds a run: --resume it, or choose another --out")
@@ -549,14 +547,16 @@ def train(args, agent_class=DiffusionQL):
         rows, learning = average([agent.history for agent in agents]), updates(agents, dataset, compiled, recorded)
         board = stack.enter_context(SummaryWriter(folder, purge_step=agent.step + 1))
         bar = stack.enter_context(tqdm(total=args.steps, initial=agent.step, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30))
-        while not (stop or early or agent.step >= args.steps):
+        while not (stopping or agent.step >= args.steps):
             metrics = next(learning)
-            totals = {name: totals.get(name, 0) + value for name, value in metrics.items()}  # each (seeds,)
+            totals = {name: totals.get(name, 0) + (value if device == "mps" else value.double()) for name, value in metrics.items()}  # each (seeds,)
+            recent.append(torch.stack([*totals.values()]))
             bar.update()
-            due = agent.step % args.eval_every == 0 or agent.step >= args.steps
-            if device == "cpu" or agent.step % 100 == 0 or due:  # reading a number waits for the GPU
-                if not all(total.isfinite().all() for total in totals.values()):
-                    raise FloatingPointError(f"a loss is not finite {'at' if device == 'cpu' else 'by'} step {agent.step}: try a lower --lr, --eta or --grad-norm.\n"
+            due, stopping = agent.step % args.eval_every == 0 or agent.step >= args.steps, bool(stop)
+            if device == "cpu" or agent.step % 100 == 0 or due or stopping:  # reading a number waits for the GPU
+                broken, recent = int((~torch.stack(recent).isfinite()).flatten(1).any(1).sum()), []  # steps since the first that is not finite
+                if broken:
+                    raise FloatingPointError(f"a loss is not finite at step {agent.step - broken + 1}: try a lower --lr, --eta or --grad-norm.\n"
                                              f"The last good checkpoint.pt, if any, is intact in {folder}")
                 last = {name: value.mean().item() for name, value in metrics.items()}
                 bar.set_postfix({**last, **({"score": rows[-1]["score"]} if rows else {})}, refresh=False)
@@ -573,7 +573,7 @@ def train(args, agent_class=DiffusionQL):
                     checkpoint("best.pt")
                 checkpoint("checkpoint.pt")
                 report(folder, args, rows, board)
-                early = args.early_stop and len(rows) > 1 and rows[-1]["bc_loss"] >= rows[-2]["bc_loss"]
+                stopping |= args.early_stop and len(rows) > 1 and rows[-1]["bc_loss"] >= rows[-2]["bc_loss"]
             elif agent.step % 5000 == 0:
                 checkpoint("checkpoint.pt")
         checkpoint("checkpoint.pt")
