@@ -498,9 +498,10 @@ def tune_rewards(reward, how):
 
 def load_dataset(env):
     """The Dataset that --env names, downloaded or made on first use. Raises UserError."""
-    if task_of(env) not in TASKS and not re.search(r"/.*-v\d+$", env):
+    if task_of(env) not in TASKS and not re.search(r"-v\d+$", env):
         nearest = ", ".join(difflib.get_close_matches(env, TASKS, cutoff=0))
-        raise UserError(f"there is no task {env!r}. Give one of {nearest}, or a Minari id")
+        hint = f"for a file: python d4rl_to_minari.py {env} --env-id Hopper-v4 --name my/hopper-v0"
+        raise UserError(f"no task {env!r}; nearest: {nearest}, or give the id of a dataset\n{hint}")
     episodes = []
     for minari_id in minari_ids(env):
         dataset = open_minari(minari_id)
@@ -532,7 +533,7 @@ def open_minari(minari_id):
     folder = get_dataset_path(minari_id)
     makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
     source = minari_id.split("/")[0]
-    with on_error(f"{minari_id} is missing: connect and run again, or use --env two-roads"):
+    with on_error(f"so {folder} is missing: mend that, or train on --env two-roads"):
         if source in makers and not folder.exists():
             importlib.import_module(makers[source]).make(minari_id)
         elif not folder.exists():

@@ -1,4 +1,5 @@
 """Every notebook runs from top to bottom, solutions included, in its fast mode; the committed outputs are those of the full mode."""
+
 from pathlib import Path
 
 import nbformat
@@ -11,7 +12,11 @@ NOTEBOOKS = sorted(path.name for path in TUTORIALS.glob("*.ipynb"))
 
 def figures(notebook):
     """The number of pictures that each code cell shows."""
-    shown = [[output.get("data", {}) for output in cell.outputs] for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [
+        [output.get("data", {}) for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
     return [sum(any(kind.startswith("image/") for kind in data) for data in cell) for cell in shown]
 
 
@@ -24,7 +29,9 @@ def test_notebook_runs_and_shows_its_figures(name, monkeypatch):
     monkeypatch.setenv("FAST", "1")
     committed = nbformat.read(TUTORIALS / name, 4)
     again = nbformat.read(TUTORIALS / name, 4)
-    NotebookClient(again, timeout=300, kernel_name="python3", resources={"metadata": {"path": TUTORIALS}}).execute()  # raises on an error
+    NotebookClient(
+        again, timeout=300, kernel_name="python3", resources={"metadata": {"path": TUTORIALS}}
+    ).execute()  # raises on an error
     assert sum(figures(committed)) >= 5 and figures(again) == figures(committed)
 
 
@@ -36,4 +43,8 @@ def test_committed_outputs_are_whole_and_name_no_machine(name):
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
     assert sum("solution" in cell.metadata.get("tags", []) for cell in code) >= 3
     text = (TUTORIALS / name).read_text()
-    assert not [place for place in ("/home/", "/Users/", "/tmp/", f"{TUTORIALS.parent}/", f"{Path.home()}/") if place in text]
+    assert not [
+        place
+        for place in ("/home/", "/Users/", "/tmp/", f"{TUTORIALS.parent}/", f"{Path.home()}/")
+        if place in text
+    ]

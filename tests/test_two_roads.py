@@ -1,4 +1,5 @@
 """The embedded default: the dataset, its picture, and a shortened form of `python diffusion_ql.py`."""
+
 import functools
 import json
 from pathlib import Path
@@ -38,17 +39,24 @@ def test_demonstrations_take_both_roads_half_the_time_and_one_is_better(dataset)
 
 def test_it_is_an_ordinary_minari_dataset(dataset):
     data = minari.load_dataset("toy/two-roads-v0")
-    assert data.storage.metadata["ref_max_score"] > 25 and data.storage.metadata["ref_min_score"] < 1
+    assert (
+        data.storage.metadata["ref_max_score"] > 25 and data.storage.metadata["ref_min_score"] < 1
+    )
     env = data.recover_environment()
     env.reset(seed=0)
     assert env.spec.max_episode_steps == 60 and env.action_space.shape == (2,)
     before = env.unwrapped.data.time
     env.step(env.action_space.sample())
-    assert env.unwrapped.data.time - before == pytest.approx(0.05)  # an action is held for 5 steps of 0.01 s
+    assert env.unwrapped.data.time - before == pytest.approx(
+        0.05
+    )  # an action is held for 5 steps of 0.01 s
 
 
 def test_the_same_seed_gives_the_same_dataset():
-    first, second, other = (two_roads.collect(f"toy/{name}-v0", 4, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    first, second, other = (
+        two_roads.collect(f"toy/{name}-v0", 4, seed)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
     for a, b, c in zip(first, second, other):
         np.testing.assert_array_equal(a.actions, b.actions)
         np.testing.assert_array_equal(a.observations["observation"], b.observations["observation"])
@@ -86,7 +94,12 @@ def test_the_default_command_in_short(dataset, cli):
     result = json.loads(Path("ql/result.json").read_text())
     assert result["final"]["score"] > cloning["final"]["score"] + 5
     numbers = two_roads.plot(["bc", "ql"], "both.png", episodes=20)
-    assert {"demonstrations", "Gaussian cloning", "diffusion cloning", "Diffusion-QL"} == numbers.keys()
+    assert {
+        "demonstrations",
+        "Gaussian cloning",
+        "diffusion cloning",
+        "Diffusion-QL",
+    } == numbers.keys()
     assert numbers["Diffusion-QL"]["short"] > numbers["diffusion cloning"]["short"]
     for share in numbers.values():
         assert share["short"] + share["long"] + share["stuck"] == pytest.approx(1)
@@ -96,11 +109,28 @@ def test_the_default_command_in_short(dataset, cli):
 def test_several_seeds_in_one_picture(dataset, cli, capsys, monkeypatch):
     quick = functools.partial(two_roads.gaussian_cloning, steps=20)
     monkeypatch.setattr(two_roads, "gaussian_cloning", quick)
-    assert cli("--seeds", 0, 7, "--steps", 20, "--eval-every", 20, "--eval-episodes", 2, "--out", "two")[0] == 0
+    assert (
+        cli(
+            "--seeds", 0, 7, "--steps", 20, "--eval-every", 20, "--eval-episodes", 2, "--out", "two"
+        )[0]
+        == 0
+    )
     numbers = two_roads.plot(["two"], episodes=3)
-    assert {"demonstrations", "Gaussian cloning, seed 0", "Gaussian cloning, seed 7", "Diffusion-QL, seed 0", "Diffusion-QL, seed 7"} == numbers.keys()
+    assert {
+        "demonstrations",
+        "Gaussian cloning, seed 0",
+        "Gaussian cloning, seed 7",
+        "Diffusion-QL, seed 0",
+        "Diffusion-QL, seed 7",
+    } == numbers.keys()
     mean = np.mean([numbers[f"Diffusion-QL, seed {seed}"]["score"] for seed in (0, 7)])
-    assert "Diffusion-QL, 2 seeds" in (out := capsys.readouterr().out) and f"score {mean:.1f} ±" in out
-    assert two_roads.plot(["two"], episodes=2, seed=7).keys() == {"demonstrations", "Gaussian cloning", "Diffusion-QL"}
+    assert (
+        "Diffusion-QL, 2 seeds" in (out := capsys.readouterr().out) and f"score {mean:.1f} ±" in out
+    )
+    assert two_roads.plot(["two"], episodes=2, seed=7).keys() == {
+        "demonstrations",
+        "Gaussian cloning",
+        "Diffusion-QL",
+    }
     with pytest.raises(UserError, match="seed 3"):
         two_roads.plot(["two"], seed=3)

@@ -1,0 +1,182 @@
+"""The bandit's figures: runs side by side, what is drawn and tabled of them, and how it is saved.
+
+A *run* is (samples, numbers), as `clone` and `learn` of training.py return them: 2,000 actions
+(2000, 2) and a dict of measures. `results` are {row: [a run for each seed]}, a row of the table.
+"""
+
+import json
+from dataclasses import asdict
+
+import joblib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from tqdm import tqdm
+
+from diffusion_ql import write
+from toy_experiments.bandit import CORNERS, MEASURES, RADIUS, make_data
+
+# Okabe and Ito's palette for the colour-blind. A method of cloning and the one with reward that is
+# built on it have the same colour.
+COLORS = {
+    "data": "#555555",
+    "Gaussian": "#D55E00",
+    "TD3+BC": "#D55E00",
+    "CVAE": "#009E73",
+    "BCQ": "#009E73",
+    "MMD": "#CC79A7",
+    "BEAR": "#CC79A7",
+    "exact denoiser": "#56B4E9",
+    "diffusion": "#0072B2",
+    "Diffusion-QL": "#0072B2",
+}
+
+# The columns of a table: {measure: (heading, format)}.
+CLONING_COLUMNS = {
+    "on_mode": ("on mode", ".1%"),
+    "imbalance": ("corners' shares, at most off 25 %", ".1%"),
+    "energy_distance": ("squared energy distance", ".4f"),
+}
+REWARD_COLUMNS = {
+    "reward": ("reward", ".2f"),
+    "best_corner": ("best corner", ".1%"),
+    "on_mode": ("on mode", ".1%"),
+    "edge": ("at the edge", ".1%"),
+    "acting_reward": ("acting: reward", ".2f"),
+    "acting_best_corner": ("acting: best corner", ".1%"),
+}
+
+
+# ---- Runs ----------------------------------------------------------------------------------------
+def run(jobs):
+    """Runs {key: (function, settings)} on all cores, one thread each. Returns {key: run}.
+
+    A function takes its settings by name, and returns (..., samples, numbers).
+    """
+    calls = []
+    for key, (function, settings) in jobs.items():
+        calls.append(joblib.delayed(work)(key, function, settings))
+    workers = min(len(jobs), joblib.cpu_count())
+    parallel = joblib.Parallel(workers, return_as="generator_unordered")
+    runs = {}
+    for key, samples, numbers in tqdm(parallel(calls), total=len(calls), unit="run"):
+        runs[key] = (samples, numbers)
+    return runs
+
+
+def work(key, function, settings):
+    """What a process does for `run`."""
+    torch.set_num_threads(1)
+    *_, samples, numbers = function(**settings)
+    return key, samples.numpy(), numbers
+
+
+def run_seeds(rows, args):
+    """Runs {row: (function, settings)} with each seed that args ask for. Returns results."""
+    seeds = range(args.seed, args.seed + args.seeds)
+    jobs = {}
+    for row in reversed(rows):  # the last ones take the longest, so they start first
+        function, settings = rows[row]
+        for seed in seeds:
+            jobs[row, seed] = (function, {**settings, "seed": seed})
+    runs = run(jobs)
+    results = {}
+    for row in rows:
+        results[row] = [runs[row, seed] for seed in seeds]
+    return results
+
+
+# ---- Figures -------------------------------------------------------------------------------------
+def draw(axis, actions, title, caption="", color=None):
+    """One panel: actions (n, 2), and a circle around each corner. color: default COLORS[title]."""
+    if color is None:
+        color = COLORS[title]
+    for corner in CORNERS.tolist():
+        axis.add_patch(Circle(corner, RADIUS, fill=False, color="#999999", lw=0.8))
+    x, y = np.asarray(actions).T
+    axis.scatter(x, y, s=2, alpha=0.4, color=color, linewidths=0, rasterized=True)
+    axis.set(title=title, xlabel=caption, aspect="equal")
+    axis.set(xlim=(-1.1, 1.1), xticks=[-1, 0, 1], ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
+
+
+def draw_methods(results, seed, data_caption, caption):
+    """A Figure with a panel for the data of a seed, and one for each method's first run.
+
+    caption(numbers): the lines under a method's panel.
+    """
+    figure = Figure(figsize=(2.5 * (1 + len(results)), 3.7), layout="constrained")
+    data_axis, *axes = figure.subplots(1, 1 + len(results))
+    draw(data_axis, make_data(seed=seed).action[:2000], "data", data_caption)
+    for axis, (method, runs) in zip(axes, results.items(), strict=True):
+        samples, numbers = runs[0]
+        draw(axis, samples, method, caption(numbers))
+    return figure
+
+
+def cloning_caption(numbers):
+    """The lines under a panel of cloning; the corners as in CORNERS, by row from the top left."""
+    shares = [f"{100 * share:.0f}" for share in numbers["corners"]]
+    return (
+        f"on mode {100 * numbers['on_mode']:.0f} %\n"
+        f"corners {', '.join(shares)} %\n"
+        f"sq. energy distance {numbers['energy_distance']:.3f}"
+    )
+
+
+def reward_caption(numbers):
+    """The lines under a panel with reward."""
+    return (
+        f"reward {numbers['reward']:.2f}\n"
+        f"best corner {100 * numbers['best_corner']:.0f} %\n"
+        f"acting: {numbers['acting_reward']:.2f}, {100 * numbers['acting_best_corner']:.0f} %"
+    )
+
+
+# ---- Tables and files ----------------------------------------------------------------------------
+def table(results, columns):
+    """A Markdown table of results, a line per row: mean ± std over the seeds.
+
+    columns: {measure: (heading, format)}; a measure that a row does not have stays empty.
+    """
+    headings = [heading for heading, _ in columns.values()]
+    lines = [table_line("", headings), "|---" * (1 + len(columns)) + "|"]
+    for row, runs in results.items():
+        cells = []
+        for measure, (_, form) in columns.items():
+            values = [numbers.get(measure) for _, numbers in runs]
+            cells.append(table_cell(values, form))
+        lines.append(table_line(row, cells))
+    return "\n".join(lines)
+
+
+def table_line(row, cells):
+    return f"| {row} | {' | '.join(cells)} |"
+
+
+def table_cell(values, form):
+    """The values of all seeds in one text; form: how a number is written, such as '.1%'."""
+    if None in values:
+        return ""
+    text = f"{np.mean(values):{form}}"
+    if len(values) > 1:
+        text += f" ± {np.std(values):{form}}"
+    return text
+
+
+def save(name, figure, args, **tables):
+    """Writes name.png, name.pdf and name.json into the folder args.out, each whole or not at all.
+
+    tables: results, by the name that they get in the JSON file, which also holds args.
+    """
+    content = asdict(args)
+    content.pop("out")
+    content["measures"] = MEASURES
+    for title, results in tables.items():
+        content[title] = {}
+        for row, runs in results.items():
+            content[title][row] = [numbers for _, numbers in runs]
+    write(args.out / f"{name}.png", lambda path: figure.savefig(path, dpi=150))
+    write(args.out / f"{name}.pdf", lambda path: figure.savefig(path, dpi=150))
+    write(args.out / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1)))
+    print(f"figure and numbers: {args.out / name}.png, .pdf, .json")
