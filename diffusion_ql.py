@@ -66,7 +66,7 @@ def on_error(hint):
 class Args:
     """Settings (*: the paper's own on its tasks, see Args.for_env)."""
 
-    env: str = "two-roads"  # a task of the paper, the id of a Minari dataset, or two-roads
+    env: str = "two-roads"  # a task of the paper, a Minari dataset, or our own two-roads
     algo: Literal["ql", "bc"] = "ql"  # ql: Diffusion-QL; bc: behavior cloning alone, no critics
     seed: int = 0  # random seed; on the CPU it fixes everything
     steps: int = 1_000_000  # gradient steps *
@@ -107,7 +107,7 @@ class Args:
         sizes = (
             "steps eval_every eval_episodes batch_size hidden_dim n_timesteps candidates ema_every"
         )
-        for name in [*sizes.split(), "lr", "critic_lr"]:
+        for name in (sizes + " lr critic_lr").split():
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: give a number above 0")
 
@@ -550,7 +550,7 @@ def make_env(spec):
     gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is D4RL's data
     with on_error("Diffusion-QL needs states that are vectors, and bounded, continuous actions"):
         env = gym.make(spec)
-        env = gym.wrappers.TimeLimit(env, max_episode_steps=1000)  # if it has no lower limit
+        env = gym.wrappers.TimeLimit(env, 1000)  # if it has no lower limit of its own
         (width,) = flat_state(env.observation_space.sample()).shape
         space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         env = gym.wrappers.TransformObservation(env, flat_state, space)
@@ -611,7 +611,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     data = dataset.transitions
     data = data._replace(reward=tune_rewards(data.reward, args.reward_tune))
     if len(data.state) < args.batch_size:
-        raise UserError(f"only {len(data.state)} transitions: give a smaller --batch-size")
+        raise UserError("fewer transitions than --batch-size: give a smaller --batch-size")
     torch.manual_seed(args.seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args)
     folder = open_folder(args)
@@ -619,7 +619,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     if checkpoint.exists():
         with on_error(f"{checkpoint} is damaged, or of another agent"):
             agent.load_state_dict(torch.load(checkpoint, weights_only=True))
-    print("run folder:", folder, flush=True)
+    print("run folder:", folder)
     compile_losses(agent, data)
     board = SummaryWriter(folder, purge_step=agent.step + 1)
 
@@ -719,7 +719,7 @@ def finish(agent, folder):
         "offline": by_loss[: agent.args.top_k + 1][-1],
     }
     write(folder / "result.json", lambda path: path.write_text(json.dumps(result, indent=2)))
-    print(f"final score {result['final']['score']:.1f}, more in {folder}/result.json")
+    print("final score:", round(result["final"]["score"], 1))
     return result
 
 

@@ -1,8 +1,10 @@
 """Figure 1: cloning the bandit's four corners by a Gaussian, a CVAE, MMD and diffusion.
 
-python toy_experiments/behavior_cloning.py            # the figure, and its numbers
-python toy_experiments/behavior_cloning.py --seeds 5  # mean and spread over five seeds
-python toy_experiments/behavior_cloning.py --methods diffusion --n-timesteps 5
+    python toy_experiments/behavior_cloning.py            # the figure, and its numbers
+    python toy_experiments/behavior_cloning.py --seeds 5  # mean and spread over five seeds
+    python toy_experiments/behavior_cloning.py --methods diffusion --n-timesteps 5
+
+All numbers are measured on 2,000 samples of a policy.
 """
 
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from repository import FIGURES
 
 from toy_experiments.cloning import METHODS
-from toy_experiments.command_line import Options, run_script
+from toy_experiments.command_line import Options, check_number, run_script
 from toy_experiments.figures import (
     CLONING_COLUMNS,
     cloning_caption,
@@ -32,6 +34,10 @@ class Args(Options):
     kl_weight: float = 0.5  # weight of the KL term of CVAE and MMD
     latent_clip: float = 0.5  # bound of their latent when sampling
     sigma: float = 20.0  # width of MMD's kernel
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("steps", self.steps, lowest=1)
 
 
 def make_figure(args):

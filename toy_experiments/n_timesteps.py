@@ -40,7 +40,7 @@ def make_figure(args):
 
     columns = len(args.n_timesteps)
     lines = len(args.methods)
-    figure = Figure(figsize=(2.5 * columns, 3.4 * lines), layout="constrained")
+    figure = Figure(figsize=(2.5 * columns, 3.1 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)
     for method, line in zip(args.methods, axes, strict=True):
         for n, axis in zip(args.n_timesteps, line, strict=True):
