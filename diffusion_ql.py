@@ -8,6 +8,8 @@ them (loss L_d), and a Q-function learned from the same dataset steers it to bet
     python diffusion_ql.py --env walker2d-medium-expert-v2  # D4RL's dataset, the paper's, in v4
     python diffusion_ql.py --resume RUN                     # go on where a run was stopped
 
+Read it from top to bottom; who only wants the algorithm can stop at "The paper's tasks".
+
 Where the paper and the authors' code (the release) differ, this file follows the release, because
 it made the published numbers:
 
@@ -15,7 +17,8 @@ it made the published numbers:
     noise of a denoising step  variance beta_i (eq. 1)      variance of the posterior
     predicted clean action     not clipped                  clipped to the action bounds
     L_d (eq. 2)                squared norm of the error    mean over batch and dimensions
-    scale of L_q (eq. 3)       E|Q| of the data's actions   E|Q| of the policy's, other critic's Q
+    scale of L_q (eq. 3)       E|Q| of the data's actions   E|Q| of the policy's own actions, by
+                                                            the critic that is not climbed: a coin
     averaged policy (eq. 4)    moved at every step          every 5 steps, from step 1000 on
 
 It differs from the release in two places. Offline selection takes the evaluation with the
@@ -50,16 +53,6 @@ from tqdm import tqdm
 # ---- Settings ------------------------------------------------------------------------------------
 class UserError(Exception):
     """Something that the user can mend: main() prints it without a traceback."""
-
-
-@contextmanager
-def on_error(hint):
-    """Turns any error inside into a UserError: what went wrong, and what to do about it."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{reason}\n{hint}") from error
 
 
 @dataclass
@@ -104,10 +97,8 @@ class Args:
     def __post_init__(self):
         if self.eval_every == 0:
             self.eval_every = min(50_000, max(1, self.steps // 10))
-        sizes = (
-            "steps eval_every eval_episodes batch_size hidden_dim n_timesteps candidates ema_every"
-        )
-        for name in (sizes + " lr critic_lr").split():
+        sizes = "steps eval_every batch_size hidden_dim n_timesteps candidates ema_every"
+        for name in (sizes + " eval_episodes lr critic_lr").split():
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: give a number above 0")
 
@@ -428,6 +419,16 @@ def minari_ids(env):
     if domain in ("pen", "kitchen"):
         return [f"D4RL/{domain}/{level}-v2"]
     return [f"mujoco/{domain}/{part}-v0" for part in level.split("-")]
+
+
+@contextmanager
+def on_error(hint):
+    """Turns any error inside into a UserError: what went wrong, and what to do about it."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{reason}\n{hint}") from error
 
 
 class Batch(NamedTuple):
