@@ -8,17 +8,14 @@ them (loss L_d), and a Q-function learned from the same dataset steers it to bet
     python diffusion_ql.py --env walker2d-medium-expert-v2  # D4RL's dataset, the paper's, in v4
     python diffusion_ql.py --resume RUN                     # go on where a run was stopped
 
-Read it from top to bottom; who only wants the algorithm can stop at "The paper's tasks".
-
-Where the paper and the authors' code (the release) differ, this file follows the release, because
-it made the published numbers:
+Read it from top to bottom; the algorithm, DiffusionQL.update, ends before "The paper's tasks".
+It follows the authors' code (the release), which made the published numbers, where they differ:
 
                                paper                        release
     noise of a denoising step  variance beta_i (eq. 1)      variance of the posterior
     predicted clean action     not clipped                  clipped to the action bounds
     L_d (eq. 2)                squared norm of the error    mean over batch and dimensions
-    scale of L_q (eq. 3)       E|Q| of the data's actions   E|Q| of the policy's own actions, by
-                                                            the critic that is not climbed: a coin
+    scale of L_q (eq. 3)       E|Q| of the data's actions   E|Q| of the policy's: see policy_loss
     averaged policy (eq. 4)    moved at every step          every 5 steps, from step 1000 on
 
 It differs from the release in two places. Offline selection takes the evaluation with the
@@ -68,7 +65,7 @@ class Args:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"  # cpu or cuda
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU or a long run
     out: str = ""  # run folder (default: runs/<env>/<seed>-<time>)
-    resume: str = ""  # run folder to go on with, as if it had never stopped
+    resume: str = ""  # run folder to go on with; on the CPU, as if it had never stopped
 
     lr: float = 3e-4  # learning rate of the policy *
     critic_lr: float = 3e-4  # learning rate of the critics
@@ -99,7 +96,7 @@ class Args:
             self.eval_every = min(50_000, max(1, self.steps // 10))
         sizes = "steps eval_every batch_size hidden_dim n_timesteps candidates ema_every"
         for name in (sizes + " eval_episodes lr critic_lr").split():
-            if not 0 < getattr(self, name) < math.inf:
+            if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: give a number above 0")
 
 
@@ -109,8 +106,8 @@ def vp_schedule(n_timesteps, b_min=0.1, b_max=10.0):
 
     Index 0 is the least noisy step, i = 1 in the paper.
     """
-    time = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps  # in (0, 1)
-    betas = (1 - torch.exp(-(b_min + (b_max - b_min) * time) / n_timesteps)).float()
+    u = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps  # in (0, 1)
+    betas = (1 - torch.exp(-(b_min + (b_max - b_min) * u) / n_timesteps)).float()
     alphas = 1 - betas
     alphas_cumprod = alphas.cumprod(0)
     previous = torch.cat([torch.ones(1), alphas_cumprod[:-1]])
@@ -160,8 +157,9 @@ class Denoiser(nn.Module):
 
     def __init__(self, state_dim, action_dim, hidden_dim=256):
         super().__init__()
-        time_layers = [SinusoidalEmbedding(), nn.Linear(16, 32), Mish(), nn.Linear(32, 16)]
-        self.time_mlp = nn.Sequential(*time_layers)
+        self.time_mlp = nn.Sequential(
+            SinusoidalEmbedding(), nn.Linear(16, 32), Mish(), nn.Linear(32, 16)
+        )
         self.mid_layer = mlp(action_dim + 16 + state_dim, hidden_dim, hidden_dim, hidden_dim)
         self.final_layer = nn.Linear(hidden_dim, action_dim)
 
@@ -172,7 +170,7 @@ class Denoiser(nn.Module):
 
 
 class DiffusionPolicy(nn.Module):
-    """pi(a | s): a DDPM over actions in [-1, 1], conditioned on the state (section 3)."""
+    """pi(a | s): a DDPM over actions in [-1, 1], given the state (section 3)."""
 
     def __init__(self, state_dim, action_dim, n_timesteps=5, hidden_dim=256):
         super().__init__()
@@ -184,8 +182,8 @@ class DiffusionPolicy(nn.Module):
 
     def q_sample(self, x0, t, noise):
         """Adds noise: clean actions x0 (B, action_dim) → x_t, for timesteps t (B,) in 0..N-1."""
-        signal = self.sqrt_alphas_cumprod[t, None] * x0
-        return signal + self.sqrt_one_minus_alphas_cumprod[t, None] * noise
+        scaled = self.sqrt_alphas_cumprod[t, None] * x0
+        return scaled + self.sqrt_one_minus_alphas_cumprod[t, None] * noise
 
     def predict_start_from_noise(self, x, t, noise):
         """q_sample, solved for x0."""
@@ -200,7 +198,7 @@ class DiffusionPolicy(nn.Module):
         return F.mse_loss(self.model(x, t, state), noise)
 
     def p_sample(self, x, i, state):
-        """One denoising step (eq. 1): draws x_{i-1} from the posterior, given x_i and its x0."""
+        """One denoising step (eq. 1): x is drawn anew, with less noise; i = 0 makes it clean."""
         t = torch.full((1,), i)
         x0 = self.predict_start_from_noise(x, t, self.model(x, t, state)).clamp(-1, 1)
         mean = self.posterior_mean_coef1[i] * x0 + self.posterior_mean_coef2[i] * x
@@ -234,7 +232,7 @@ class DoubleCritic(nn.Module):
 
 # ---- Agent: Algorithm 1 --------------------------------------------------------------------------
 class DiffusionQL(nn.Module):
-    """Algorithm 1. To fork it, override a loss or `update`; states enter by `update` and `act`.
+    """Algorithm 1 is `update`. Override it or a loss to fork it, and `act` to normalize states.
 
     A checkpoint holds all networks, buffers and param_groups of the optimizer, also a fork's own.
     """
@@ -258,14 +256,14 @@ class DiffusionQL(nn.Module):
 
         # --- Critics: regress on r + gamma min Q'(s', a'), a' from the averaged policy (eq. 4) ---
         if self.args.algo == "ql":
-            loss, metrics = self.critic_loss(batch)
-            self.descend(loss, self.critic)
+            self.critic.requires_grad_(True)
+            loss, values = self.critic_loss(batch)
+            metrics.update(self.descend(loss, values, self.critic))
 
         # --- Policy: imitate the data, and climb Q through the denoising chain (eq. 3) ---
-        self.critic.requires_grad_(False)  # saves time: only the policy moves
-        loss, policy_metrics = self.policy_loss(batch)
-        self.descend(loss, self.actor)
-        self.critic.requires_grad_(True)
+        self.critic.requires_grad_(False)  # or this step would move the critics, too
+        loss, values = self.policy_loss(batch)
+        metrics.update(self.descend(loss, values, self.actor))
 
         # --- Averages: the target critics, and the policy that proposes next actions ---
         if self.args.algo == "ql":
@@ -274,8 +272,7 @@ class DiffusionQL(nn.Module):
             move_average(self.ema_actor, self.actor, 1 - self.args.ema_decay)
 
         self.step += 1
-        metrics.update(policy_metrics)
-        return {name: value.detach().double() for name, value in metrics.items()}
+        return metrics
 
     def critic_loss(self, batch):
         """Eq. 4: both critics regress on the same target. Returns (loss, metrics)."""
@@ -311,17 +308,18 @@ class DiffusionQL(nn.Module):
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss, "ql_loss": ql_loss, "actor_loss": loss, "q_policy": q}
 
-    def descend(self, loss, network):
-        """A step of Adam on one network; the others have no gradient, and stay as they are."""
+    def descend(self, loss, metrics, network):
+        """A step of Adam: it moves what has a gradient, after clipping that of the network."""
         self.optimizer.zero_grad()
         loss.backward()
         if self.args.grad_norm > 0:
             nn.utils.clip_grad_norm_(network.parameters(), self.args.grad_norm)
         self.optimizer.step()
+        return {name: value.detach().double() for name, value in metrics.items()}
 
     @torch.no_grad()
     def propose(self, states):
-        """For states (B, state_dim): 50 candidates (B, 50, action_dim), and their Q (B, 50)."""
+        """Candidates (B, n, action_dim) for states (B, state_dim), and the Q of each (B, n)."""
         n = self.args.candidates
         repeated = states.repeat_interleave(n, dim=0)
         actions = self.actor.sample(repeated)
@@ -375,7 +373,7 @@ TASKS = {  # the release's hyperparameters, task by task; then those of our own 
     "antmaze-large-diverse":     dict(grad_norm=7, top_k=1, eta=3.5),
     "pen-human":                 dict(grad_norm=7, top_k=2, eta=0.15),
     "pen-cloned":                dict(grad_norm=8, top_k=2, eta=0.1),
-    "kitchen-complete":          dict(grad_norm=9, top_k=2, steps=250_000),
+    "kitchen-complete":          dict(grad_norm=9, top_k=2, steps=250_000, eval_every=50_000),
     "kitchen-partial":           dict(grad_norm=10, top_k=2),
     "kitchen-mixed":             dict(grad_norm=10, top_k=0),
     "two-roads":                 dict(lr=1e-3, critic_lr=1e-3, hidden_dim=128, discount=0.97,
@@ -396,7 +394,7 @@ DOMAINS = {  # what their tasks share; ref: what a random policy and an expert r
 def task_of(env):
     """The task in TASKS whose settings fit a dataset, whichever of its names `env` is."""
     task = re.sub(r"^(mujoco|D4RL|d4rl|toy)/|-v\d+$", "", env).replace("/", "-")
-    return re.sub(r"^(\w+)-expert$", r"\1-medium-expert", task)  # the paper has no expert data
+    return re.sub(r"^(\w+)-expert$", r"\1-medium-expert", task)  # not in the paper
 
 
 def task_settings(env):
@@ -406,13 +404,13 @@ def task_settings(env):
 
 
 def minari_ids(env):
-    """The Minari datasets that a name stands for. Names in -v1 and -v2 are of D4RL's own data."""
+    """The Minari datasets that a name stands for; those in -v1 and -v2 are D4RL's own data."""
     domain, _, level = env.partition("-")
     if env == "two-roads":
         return ["toy/two-roads-v0"]
     if domain not in DOMAINS:
         return [env]
-    if re.search(r"-v\d+$", level):
+    if re.search(r"-v\d+$|replay", level):
         return [f"d4rl/{domain}/{level}"]
     if domain == "antmaze":
         return [f"D4RL/antmaze/{level}-v1"]
@@ -466,7 +464,8 @@ class Dataset:
 
         widths = [*states.shape[1:], *actions.shape[1:]]
         needed = [self.state_dim, self.action_dim]
-        if widths != needed or not 0 < len(states) == len(rewards):
+        lengths = {len(column) for column in (states, actions, next_states, rewards, terminals)}
+        if widths != needed or len(lengths) > 1 or len(states) == 0:
             found = f"{len(states)} states and actions, {widths} wide"
             raise UserError(f"the dataset has {found}: {self.env_id} needs {needed}")
         if not (np.isfinite(states).all() and np.isfinite(rewards).all()):
@@ -501,12 +500,11 @@ def load_dataset(env):
     """The Dataset that --env names, downloaded or made on first use. Raises UserError."""
     if task_of(env) not in TASKS and not re.search(r"-v\d+$", env):
         nearest = ", ".join(difflib.get_close_matches(env, TASKS, cutoff=0))
-        hint = f"for a file: python d4rl_to_minari.py {env} --env-id Hopper-v4 --name my/hopper-v0"
-        raise UserError(f"no task {env!r}; nearest: {nearest}, or give the id of a dataset\n{hint}")
+        raise UserError(f"no task {env!r}; nearest: {nearest}. Files: python d4rl_to_minari.py -h")
     episodes = []
     for minari_id in minari_ids(env):
         dataset = open_minari(minari_id)
-        with on_error(f"{dataset.spec.data_path} is damaged: delete it and run again"):
+        with on_error(f"cannot read {dataset.spec.data_path}: if it is damaged, delete it"):
             episodes += [read_episode(episode) for episode in dataset.iterate_episodes()]
             env_spec = dataset.recover_environment(eval_env=True).spec
     columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
@@ -577,8 +575,7 @@ def evaluate(agent, dataset, episodes=10, seed=100):
     """
     while len(dataset.envs) < episodes:
         dataset.envs.append(make_env(dataset.env_spec))
-    envs = dataset.envs[:episodes]
-    states = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
+    states = np.stack([dataset.envs[i].reset(seed=seed + i)[0] for i in range(episodes)])
     returns = np.zeros(episodes)
     running = np.arange(episodes)
     with torch.random.fork_rng():
@@ -586,7 +583,7 @@ def evaluate(agent, dataset, episodes=10, seed=100):
         while len(running) > 0:
             actions = agent.act(torch.as_tensor(states[running])).cpu().numpy()
             for i, action in zip(running, actions, strict=True):
-                states[i], reward, terminated, truncated, info = envs[i].step(action)
+                states[i], reward, terminated, truncated, info = dataset.envs[i].step(action)
                 returns[i] += reward
                 if "episode_task_completions" in info:
                     returns[i] = len(info["episode_task_completions"])
@@ -609,7 +606,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     if args.device != "cpu":
         torch.set_default_device(args.device)  # all tensors are made there from here on
     dataset = dataset or load_dataset(args.env)
-    data = dataset.transitions
+    data = Batch(*[column.to(args.device) for column in dataset.transitions])
     data = data._replace(reward=tune_rewards(data.reward, args.reward_tune))
     if len(data.state) < args.batch_size:
         raise UserError("fewer transitions than --batch-size: give a smaller --batch-size")
@@ -619,12 +616,13 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         with on_error(f"{checkpoint} is damaged, or of another agent"):
-            agent.load_state_dict(torch.load(checkpoint, weights_only=True))
+            agent.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     print("run folder:", folder)
     compile_losses(agent, data)
     board = SummaryWriter(folder, purge_step=agent.step + 1)
 
-    with catch_signals() as caught, progress_bar(total=args.steps, initial=agent.step) as bar:
+    caught = catch_signals()
+    with progress_bar(total=args.steps, initial=agent.step) as bar:
         while agent.step < args.steps and not caught:
             next_evaluation = min(args.steps, (agent.step // args.eval_every + 1) * args.eval_every)
             while agent.step < next_evaluation and not caught:
@@ -662,7 +660,8 @@ def compile_losses(agent, data):
         with on_error("torch.compile does not work here: give --compile off"):
             agent.critic_loss = torch.compile(agent.critic_loss, mode=mode)
             agent.policy_loss = torch.compile(agent.policy_loss, mode=mode)
-            agent.update(data.sample(agent.args.batch_size))
+            for _ in range(3):  # a GPU records at the second
+                agent.update(data.sample(agent.args.batch_size))
     except UserError as error:
         if choice == "on":
             raise
@@ -672,17 +671,17 @@ def compile_losses(agent, data):
     agent.load_state_dict(before)
 
 
-@contextmanager
 def catch_signals():
-    """Collects Ctrl-C and SIGTERM in a list, so that training can stop between two steps."""
+    """A list that Ctrl-C and SIGTERM add to, so that training can stop between two steps."""
     caught = []
+
+    def catch(number, frame):
+        caught.append(number)
+        signal.signal(number, signal.default_int_handler)  # a second one stops at once
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: caught.append(number))
-    try:
-        yield caught
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, catch)
+    return caught
 
 
 def check_finite(agent):
@@ -708,7 +707,7 @@ def record(agent, folder, board, returns, scores):
     write(folder / "progress.csv", lambda path: table.to_csv(path, index=False))
     figure = Figure(figsize=(8, 20), layout="constrained")
     table.plot(x="step", subplots=True, ax=figure.subplots(len(row) - 1))
-    write(folder / "curves.png", lambda path: figure.savefig(path, format="png"))
+    write(folder / "curves.png", lambda path: figure.savefig(path))
 
 
 def finish(agent, folder):
@@ -760,9 +759,11 @@ def parse_args(argv=None):
     with on_error(f"{given.resume} is no run folder to resume"):
         saved = Args(**json.loads(Path(given.resume, "config.json").read_text()))
     args = tyro.cli(Args, args=argv, default=saved, description=__doc__)
-    free = ["resume", "steps", "device", "compile", "eval_episodes"]
+    free = "resume steps device compile eval_episodes".split()
     if args != replace(saved, **{name: getattr(args, name) for name in free}):
-        raise UserError(f"a run that goes on takes other {', '.join(free)}, but no other settings")
+        raise UserError(
+            "a run that goes on keeps its settings: only --steps and --device may differ"
+        )
     return args
 
 

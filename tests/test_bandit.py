@@ -187,7 +187,8 @@ def test_diffusion_ql_earns_the_most():
 )
 def test_the_scripts_write_figure_and_numbers(script, methods):
     options = ["--steps", "20", "--seeds", "2", "--n-timesteps", "5", "--out", "here"]
-    done = run_script(script, *options, "--methods", *methods)
+    options += ["--methods", *methods]
+    done = run_script(script, *options)
     assert done.returncode == 0, done.stderr
     assert f"| {methods[1]} |" in done.stdout
     assert "±" in done.stdout

@@ -70,7 +70,7 @@ def test_the_papers_settings(env):
     settings = (args.lr, args.eta, args.max_q_backup, args.reward_tune, args.steps)
     assert (*settings, args.grad_norm, args.top_k) == PAPER[env]
     assert args.eval_episodes == (10 if args.steps == 2_000_000 else 100)
-    assert args.eval_every == min(50_000, args.steps // 10)
+    assert args.eval_every == 50_000
     assert (args.critic_lr, args.batch_size, args.n_timesteps, args.discount) == (
         3e-4,
         256,
@@ -225,10 +225,11 @@ def test_values_that_do_not_fit(column, row, value, says, fails, pendulum, tmp_p
 
 def test_unknown_names(fails):
     assert "walker2d-medium" in fails("--env", "walker2d-mediun")
-    assert "halfcheetah-medium" in fails("--env", "halfcheetah-medium-v7")
+    assert "halfcheetah-medium-v2" in fails("--env", "halfcheetah-medium-v7")
+    assert "halfcheetah-medium-replay-v2" in fails("--env", "halfcheetah-medium-replay")
     assert "--env antmaze-umaze" in fails("--env", "antmaze-umaze-v0")
     assert "--env kitchen-mixed" in fails("--env", "kitchen-mixed-v0")
-    assert "d4rl_to_minari.py some.hdf5 --env-id" in fails("--env", "some.hdf5")
+    assert "python d4rl_to_minari.py" in fails("--env", "some.hdf5")
 
 
 def test_no_network_says_where_to_put_what(fails, tmp_path):
