@@ -147,7 +147,7 @@ class SinusoidalEmbedding(nn.Module):
     """Timesteps (B,) → sines and cosines of 8 frequencies (B, 16)."""
 
     def forward(self, t):
-        frequencies = 10_000 ** (-torch.arange(8) / 7)
+        frequencies = 10_000 ** (-torch.arange(8.0) / 7)
         angles = t[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
