@@ -377,8 +377,7 @@ TASKS = {  # the release's hyperparameters, task by task; then those of our own 
     "kitchen-partial":           dict(grad_norm=10, top_k=2),
     "kitchen-mixed":             dict(grad_norm=10, top_k=0),
     "two-roads":                 dict(lr=1e-3, critic_lr=1e-3, hidden_dim=128, discount=0.97,
-                                      tau=0.02, ema_decay=0.98, steps=9000, eval_every=3000,
-                                      eval_episodes=100),
+               tau=0.02, ema_decay=0.98, steps=9000, eval_every=3000, eval_episodes=100),
 }
 # fmt: on
 DOMAINS = {  # what their tasks share; ref: what a random policy and an expert return (D4RL)
@@ -466,8 +465,7 @@ class Dataset:
         needed = [self.state_dim, self.action_dim]
         lengths = {len(column) for column in (states, actions, next_states, rewards, terminals)}
         if widths != needed or len(lengths) > 1 or len(states) == 0:
-            found = f"{len(states)} states and actions, {widths} wide"
-            raise UserError(f"the dataset has {found}: {self.env_id} needs {needed}")
+            raise UserError(f"widths {widths}, lengths {lengths}: {self.env_id} needs {needed}")
         if not (np.isfinite(states).all() and np.isfinite(rewards).all()):
             raise UserError("the dataset holds NaN or infinity: clean it, or use another one")
         bounds = simulator.unwrapped.action_space
@@ -572,6 +570,7 @@ def evaluate(agent, dataset, episodes=10, seed=100):
     """Returns (episodes,) of an agent, or of anything that can `act`, in episodes side by side.
 
     As in D4RL, AntMaze counts reaching the goal, and kitchen the completed tasks.
+    PyTorch's random state stays as it was, so that evaluating more often changes no training.
     """
     while len(dataset.envs) < episodes:
         dataset.envs.append(make_env(dataset.env_spec))
@@ -705,8 +704,9 @@ def record(agent, folder, board, returns, scores):
     board.add_scalar("charts/score", row["score"], agent.step)
     table = pd.DataFrame(agent.history)
     write(folder / "progress.csv", lambda path: table.to_csv(path, index=False))
-    figure = Figure(figsize=(8, 20), layout="constrained")
-    table.plot(x="step", subplots=True, ax=figure.subplots(len(row) - 1))
+    figure = Figure(figsize=(8, 16), layout="constrained")
+    table = table.drop(columns=["score_std", "return", "ql_loss"], errors="ignore")
+    table.plot(x="step", subplots=True, ax=figure.subplots(table.shape[1] - 1))
     write(folder / "curves.png", lambda path: figure.savefig(path))
 
 
