@@ -97,7 +97,7 @@ class Args:
         sizes = "steps eval_every batch_size hidden_dim n_timesteps candidates ema_every"
         for name in (sizes + " eval_episodes lr critic_lr").split():
             if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: give a number above 0")
+                raise UserError(f"--{name}: give a number above 0")
 
 
 # ---- Diffusion: schedule, denoiser, policy -------------------------------------------------------
@@ -170,7 +170,7 @@ class Denoiser(nn.Module):
 
 
 class DiffusionPolicy(nn.Module):
-    """pi(a | s): a DDPM over actions in [-1, 1], given the state (section 3)."""
+    """pi(a | s): a DDPM over actions in [-1, 1] (section 3). train sets the device of tensors."""
 
     def __init__(self, state_dim, action_dim, n_timesteps=5, hidden_dim=256):
         super().__init__()
@@ -232,7 +232,7 @@ class DoubleCritic(nn.Module):
 
 # ---- Agent: Algorithm 1 --------------------------------------------------------------------------
 class DiffusionQL(nn.Module):
-    """Algorithm 1 is `update`. Override it or a loss to fork it, and `act` to normalize states.
+    """Algorithm 1 is `update`. Fork it or a loss; to normalize states, override it and `act`.
 
     A checkpoint holds all networks, buffers and param_groups of the optimizer, also a fork's own.
     """
@@ -291,7 +291,7 @@ class DiffusionQL(nn.Module):
         return loss, {"critic_loss": loss, "q": q1.mean()}
 
     def policy_loss(self, batch):
-        """Eq. 3: L_d + eta L_q, where L_q = -E[Q] / E|Q|. Returns (loss, metrics)."""
+        """Eq. 3: L_d + eta L_q, L_q = -E[Q] / E|Q|. Returns (loss, metrics with bc_loss)."""
         bc_loss = self.actor.loss(batch.action, batch.state)
         if self.args.algo == "bc":
             return bc_loss, {"bc_loss": bc_loss}
@@ -473,10 +473,10 @@ class Dataset:
         if not np.abs(actions).max() < 1.001:  # 0.1 % of rounding is forgiven
             raise UserError(f"actions are out of the bounds of {self.env_id}: clip or scale them")
         if self.is_antmaze:  # D4RL's episodes end at the goal, Minari's go on
-            terminals = terminals | (rewards > 0)
+            terminals = np.logical_or(terminals, rewards > 0)
 
-        not_done = 1.0 - terminals[:, None]
-        columns = states, actions.clip(-1, 1), next_states, rewards[:, None], not_done
+        not_done = 1.0 - terminals.reshape(-1, 1)
+        columns = states, actions.clip(-1, 1), next_states, rewards.reshape(-1, 1), not_done
         self.transitions = Batch(*[torch.as_tensor(c, dtype=torch.float32) for c in columns])
 
     def score(self, returns):
@@ -622,7 +622,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
 
     caught = catch_signals()
     with progress_bar(total=args.steps, initial=agent.step) as bar:
-        while agent.step < args.steps and not caught:
+        while (agent.step < args.steps or not agent.history) and not caught:
             next_evaluation = min(args.steps, (agent.step // args.eval_every + 1) * args.eval_every)
             while agent.step < next_evaluation and not caught:
                 metrics = agent.update(data.sample(args.batch_size))
@@ -635,7 +635,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
                 if agent.step % 5000 == 0 and agent.step < next_evaluation:
                     save(agent, checkpoint)
             check_finite(agent)
-            if agent.step == next_evaluation:
+            if agent.step >= next_evaluation:
                 returns = evaluate(agent, dataset, args.eval_episodes)
                 record(agent, folder, board, returns, dataset.score(returns))
             save(agent, checkpoint)
@@ -685,8 +685,8 @@ def catch_signals():
 
 def check_finite(agent):
     """Raises FloatingPointError if a metric has not been finite since the last evaluation."""
-    if not all(math.isfinite(total) for total in agent.totals.values()):
-        raise FloatingPointError(f"a loss is not finite at step {agent.step}: lower --lr or --eta")
+    if not math.isfinite(sum(agent.totals.values())):
+        raise FloatingPointError(f"not finite at step {agent.step}: start with lower --lr or --eta")
 
 
 def record(agent, folder, board, returns, scores):
@@ -762,7 +762,7 @@ def parse_args(argv=None):
     free = "resume steps device compile eval_episodes".split()
     if args != replace(saved, **{name: getattr(args, name) for name in free}):
         raise UserError(
-            "a run that goes on keeps its settings: only --steps and --device may differ"
+            "a run keeps its settings: only --steps --device --compile --eval-episodes change"
         )
     return args
 
@@ -771,7 +771,7 @@ def main():
     try:
         train(parse_args())
     except KeyboardInterrupt as stop:
-        print(stop, file=sys.stderr)
+        print("stopped.", stop, file=sys.stderr)
         sys.exit(130)
     except (UserError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

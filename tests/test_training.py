@@ -178,6 +178,18 @@ def test_killed_between_two_evaluations(monkeypatch):
     assert files("whole")["progress.csv"] == files("part")["progress.csv"]
 
 
+def test_stopped_before_the_first_evaluation_and_ended_there(cli):
+    """--steps that are reached already: the run is scored where it stands."""
+    train(Args(env=ENV, out="run", **TINY))
+    saved = checkpoint("run")
+    saved["_extra_state"]["log"][1].clear()
+    saved["_extra_state"]["log"][2].update({"steps": 1, "bc_loss": torch.tensor(1.0)})
+    torch.save(saved, "run/checkpoint.pt")
+    code, out, err = cli("--resume", "run", "--steps", 15)
+    assert code == 0 and "final score" in out, err
+    assert json.loads(Path("run/result.json").read_text())["final"]["step"] == 20
+
+
 def test_killed_before_the_first_checkpoint(cli):
     train(Args(env=ENV, out="whole", **TINY))
     train(Args(env=ENV, out="part", **TINY))
@@ -191,6 +203,7 @@ def test_resuming_can_train_longer_but_not_otherwise(cli, fails):
     assert cli("--env", ENV, *TINY_FLAGS, "--out", "run")[0] == 0
     assert "keeps its settings" in fails("--resume", "run", "--lr", 0.1)
     assert "no run folder" in fails("--resume", "nowhere")
+    assert "checkpoint.pt" in files("run")
     code, out, _ = cli("--resume", "run")  # nothing left to train: the score
     assert code == 0 and "final score" in out
     assert cli("--resume", "run", "--steps", 30)[0] == 0
@@ -304,13 +317,13 @@ def test_a_loss_that_is_not_finite_ends_training(fails, monkeypatch):
 @pytest.mark.parametrize(
     "options, says",
     [
-        (["--steps", "0"], "--steps 0"),
-        (["--lr", "nan"], "--lr nan"),
-        (["--lr", "-1"], "--lr -1"),
-        (["--critic-lr", "0"], "--critic_lr 0"),
-        (["--batch-size", "0"], "--batch_size 0"),
-        (["--hidden-dim", "-3"], "--hidden_dim -3"),
-        (["--eval-every", "-5"], "--eval_every -5"),
+        (["--steps", "0"], "--steps: give"),
+        (["--lr", "nan"], "--lr: give"),
+        (["--lr", "-1"], "--lr: give"),
+        (["--critic-lr", "0"], "--critic_lr: give"),
+        (["--batch-size", "0"], "--batch_size: give"),
+        (["--hidden-dim", "-3"], "--hidden_dim: give"),
+        (["--eval-every", "-5"], "--eval_every: give"),
         (["--batch-size", "many"], "--batch-size"),
         (["--reward-tune", "double"], "normalize"),
         (["--learning-rate", "1"], "--learning-rate"),

@@ -64,10 +64,12 @@ class TwoRoads(PointMazeEnv):
         return result
 
     def draw_episodes(self, folder, last=100):
-        """Draws the demonstrations and the last episodes of this process: folder/roads.png."""
+        """Draws the demonstrations and this process's last episodes, if any: folder/roads.png."""
         import minari
         from matplotlib.figure import Figure
 
+        if not TwoRoads.episodes:
+            return
         demonstrations = [
             episode.observations["observation"][:-1, :2]
             for episode in minari.load_dataset(NAME).iterate_episodes()
