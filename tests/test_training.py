@@ -437,3 +437,23 @@ def test_tensorboard_holds_losses_and_scores():
     events.Reload()
     assert {"charts/score", "losses/bc_loss", "losses/critic_loss"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("losses/q")] == [100, 200]
+
+
+def test_the_readmes_forks_train(pendulum):
+    """The README's own code, on a dataset that is here and for a few steps."""
+    readme = (SCRIPT.parent / "README.md").read_text()
+    blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
+    forks = "\n".join(block for block in blocks if "train(" in block)
+    assert forks.count("class ") == 2
+    tiny = ", ".join(f"{name}={value!r}" for name, value in {**TINY, "steps": 2}.items())
+    for number, name in enumerate(("Cautious", "Normalized")):
+        forks = forks.replace(
+            'Args.for_env("walker2d-medium-expert", steps=20_000)'
+            if number == 0
+            else 'Args.for_env("walker2d-medium-expert")',
+            f'Args.for_env("{ENV}", {tiny}, out="{name}")',
+        )
+    exec(forks.replace("walker2d-medium-expert", ENV), {})
+    for name in ("Cautious", "Normalized"):
+        assert Path(name, "result.json").exists()
+    assert "mean" in checkpoint("Normalized")
