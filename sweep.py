@@ -127,10 +127,10 @@ def plan(options, settings):
         envs = list(PAPER_SCORES)
     runs = []
     for env in envs:
+        args = diffusion_ql.parse_args([*settings, "--env", env])
         for seed in options.seeds:
             folder = Path(options.out, env, str(seed)).resolve()
-            own = ["--env", env, "--seed", str(seed), "--out", str(folder)]
-            runs.append(diffusion_ql.parse_args([*settings, *own]))
+            runs.append(replace(args, seed=seed, out=str(folder)))
     return runs
 
 
