@@ -10,18 +10,17 @@
 
 Each run has a CPU thread and the folder OUT/<env>/<seed>/. What is finished there is not repeated,
 and what was stopped goes on, so the same command goes on after any interruption.
-Needs Ray: pip install "ray>=2.40".
 """
 
 import json
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import ray
 import torch
 import tyro
 from matplotlib.figure import Figure
@@ -31,29 +30,25 @@ from tqdm import tqdm
 import diffusion_ql
 from diffusion_ql import DiffusionQL, UserError, write
 
-KINDS = ("final", "online", "offline")
-PAPER_SCORES = {  # Table 1 of the paper, mean over five seeds
-    "halfcheetah-medium-v2": 51.1,
-    "hopper-medium-v2": 90.5,
-    "walker2d-medium-v2": 87.0,
-    "halfcheetah-medium-replay-v2": 47.8,
-    "hopper-medium-replay-v2": 101.3,
-    "walker2d-medium-replay-v2": 95.5,
-    "halfcheetah-medium-expert-v2": 96.8,
-    "hopper-medium-expert-v2": 111.1,
-    "walker2d-medium-expert-v2": 110.1,
-    "antmaze-umaze": 93.4,
-    "antmaze-umaze-diverse": 66.2,
-    "antmaze-medium-play": 76.6,
-    "antmaze-medium-diverse": 78.6,
-    "antmaze-large-play": 46.4,
-    "antmaze-large-diverse": 56.6,
-    "pen-human-v1": 72.8,
-    "pen-cloned-v1": 57.3,
-    "kitchen-complete": 84.0,
-    "kitchen-partial": 60.5,
-    "kitchen-mixed": 62.6,
+SELECTIONS = ["final", "online", "offline"]
+# Table 1 of the paper: means over five seeds.
+# fmt: off
+PAPER_SCORES = {
+    "Gym": {
+        "halfcheetah-medium-v2": 51.1, "hopper-medium-v2": 90.5, "walker2d-medium-v2": 87.0,
+        "halfcheetah-medium-replay-v2": 47.8, "hopper-medium-replay-v2": 101.3,
+        "walker2d-medium-replay-v2": 95.5, "halfcheetah-medium-expert-v2": 96.8,
+        "hopper-medium-expert-v2": 111.1, "walker2d-medium-expert-v2": 110.1,
+    },
+    "AntMaze": {
+        "antmaze-umaze": 93.4, "antmaze-umaze-diverse": 66.2, "antmaze-medium-play": 76.6,
+        "antmaze-medium-diverse": 78.6, "antmaze-large-play": 46.4, "antmaze-large-diverse": 56.6,
+    },
+    "Adroit": {"pen-human-v1": 72.8, "pen-cloned-v1": 57.3},
+    "Kitchen": {"kitchen-complete": 84.0, "kitchen-partial": 60.5, "kitchen-mixed": 62.6},
 }
+# fmt: on
+PAPER = pd.concat([pd.Series(scores) for scores in PAPER_SCORES.values()])  # {task: score}
 
 
 @dataclass
@@ -68,8 +63,10 @@ class Options:
     report: bool = False  # train nothing: write table and curves of what is there
 
 
+# ---- Runs ----------------------------------------------------------------------------------------
+@ray.remote(num_cpus=0)
 class Progress:
-    """A Ray actor: the step that each run has reached."""
+    """The step that each run has reached."""
 
     def __init__(self):
         self.steps = {}
@@ -81,50 +78,31 @@ class Progress:
         return sum(self.steps.values())
 
 
-class RemoteBar:
-    """What train takes for a progress bar: it reports to the actor, twice a second at most."""
-
-    def __init__(self, progress, folder, initial):
-        self.progress = progress
-        self.folder = folder
-        self.step = initial
-        self.reported = 0.0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.progress.report.remote(self.folder, self.step)
-
-    def update(self):
-        self.step += 1
-        if time.monotonic() - self.reported > 0.5:
-            self.reported = time.monotonic()
-            self.progress.report.remote(self.folder, self.step)
-
-
+@ray.remote
 def prepare(env):
     """Downloads or makes a dataset, once, before the runs that need it."""
     diffusion_ql.load_dataset(env)
 
 
+@ray.remote(max_retries=-1)
 def run(args, agent_class, progress, prepared):
-    """One run of the sweep, from the beginning or from its checkpoint. Executed by Ray."""
+    """One run of the sweep, from the beginning or from its checkpoint."""
     torch.set_num_threads(1)
 
-    def bar(total, initial):
-        return RemoteBar(progress, args.out, initial)
+    class RemoteBar(tqdm):
+        """Where tqdm would draw its bar, this one reports its step."""
+
+        def display(self, *_, **__):
+            progress.report.remote(args.out, self.n)
 
     if Path(args.out, "config.json").exists():
         args = replace(args, resume=args.out)
-    diffusion_ql.train(args, agent_class=agent_class, progress_bar=bar)
+    diffusion_ql.train(args, agent_class=agent_class, progress_bar=RemoteBar)
 
 
 def plan(options, settings):
     """The Args of all runs. settings: the remaining words of the command line."""
-    envs = list(options.envs)
-    if envs == ["paper"]:
-        envs = list(PAPER_SCORES)
+    envs = PAPER.index if options.envs == ("paper",) else options.envs
     runs = []
     for env in envs:
         args = diffusion_ql.parse_args([*settings, "--env", env])
@@ -135,163 +113,130 @@ def plan(options, settings):
 
 
 def sweep(runs, agent_class=DiffusionQL, gpus_per_run=0, address=""):
-    """Trains what is not finished yet. Returns {folder: error} of the runs that failed.
+    """Trains what is not finished yet. Returns the errors of runs that failed, a line for each.
 
-    Raises KeyboardInterrupt after Ctrl-C, once all runs have saved.
+    runs: as `plan` makes them. Raises KeyboardInterrupt after Ctrl-C, once all runs have saved.
     """
     waiting = [args for args in runs if not Path(args.out, "result.json").exists()]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them are done")
     if not waiting:
-        return {}
+        return []
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = import_ray()
-    here = str(Path(__file__).resolve().parent)
-    environment = {"env_vars": {"PYTHONPATH": here, "OMP_NUM_THREADS": "1"}}
-    ray.init(address=address or None, log_to_driver=False, runtime_env=environment)
-    progress = ray.remote(num_cpus=0)(Progress).remote()
-    prepare_remotely = ray.remote(num_cpus=1)(prepare)
-    run_remotely = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=-1)(run)
-    prepared = {env: prepare_remotely.remote(env) for env in {args.env for args in waiting}}
-    folders = {}
+    variables = {"PYTHONPATH": str(Path(__file__).resolve().parent), "OMP_NUM_THREADS": "1"}
+    ray.init(address or None, log_to_driver=False, runtime_env={"env_vars": variables})
+    progress = Progress.remote()
+    prepared = {env: prepare.remote(env) for env in {args.env for args in waiting}}
+    tasks = {}
     for args in waiting:
-        task = run_remotely.remote(args, agent_class, progress, prepared[args.env])
-        folders[task] = args.out
+        start = run.options(num_gpus=gpus_per_run).remote
+        tasks[start(args, agent_class, progress, prepared[args.env])] = args
     try:
-        return follow(ray, folders, progress, sum(args.steps for args in waiting))
+        return follow(tasks, progress)
     except KeyboardInterrupt:
-        print("stopping: all runs save first", file=sys.stderr)
-        for task in folders:
+        print("stopping: all runs save; the same command goes on", file=sys.stderr)
+        for task in tasks:
             ray.cancel(task)
-        ray.wait(list(folders), num_returns=len(folders), timeout=120)
+        ray.wait(list(tasks), num_returns=len(tasks), timeout=120)
         raise
     finally:
         ray.shutdown()
 
 
-def import_ray():
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError('the sweep needs Ray: pip install "ray>=2.40"') from error
-    return ray
-
-
-def follow(ray, folders, progress, total):
-    """Shows a bar over all steps until all tasks have ended; returns {folder: error}."""
-    failed = {}
-    pending = list(folders)
-    with tqdm(total=total, unit="step", smoothing=0.02) as bar:
+def follow(tasks, progress):
+    """Shows a bar over all steps of tasks {task: args} until they have ended; see `sweep`."""
+    failed = []
+    pending = list(tasks)
+    with tqdm(total=sum(args.steps for args in tasks.values()), unit="step", smoothing=0.02) as bar:
         while pending:
             ended, pending = ray.wait(pending, timeout=1)
             bar.update(ray.get(progress.total.remote()) - bar.n)
             for task in ended:
-                name = "/".join(Path(folders[task]).parts[-2:])
+                folder = tasks[task].out
                 try:
                     ray.get(task)
-                    result = json.loads(Path(folders[task], "result.json").read_text())
-                    bar.write(f"{name}: score {result['final']['score']:.1f}")
+                    bar.write(f"finished: {folder}")
                 except ray.exceptions.RayError as error:
-                    failed[folders[task]] = str(getattr(error, "cause", error)).split("\n")[0]
-                    bar.write(f"{name} failed: {failed[folders[task]]}")
+                    reason = str(getattr(error, "cause", error)).split("\n")[0]
+                    failed.append(f"failed: {folder}: {reason}")
+                    bar.write(failed[-1])
     return failed
 
 
 # ---- Table and curves ----------------------------------------------------------------------------
 def collect(out):
-    """A table with a row per finished run: env, seed, and the score that each selection gives."""
+    """A table with a row per finished run: task, seed, and the score that each selection gives."""
     rows = []
     for path in sorted(Path(out).rglob("result.json")):
-        result = json.loads(path.read_text())
-        env = path.parents[1].relative_to(out).as_posix()
-        row = {"env": env, "seed": int(path.parent.name)}
-        for kind in KINDS:
-            row[kind] = result[kind]["score"]
+        *task, seed, _ = path.relative_to(out).parts
+        row = {"task": "/".join(task), "seed": int(seed)}
+        for selection, evaluation in json.loads(path.read_text()).items():
+            row[selection] = evaluation["score"]
         rows.append(row)
     if not rows:
         raise UserError(f"no run is finished in {out}: train first, or give another --out")
     return pd.DataFrame(rows)
 
 
-def interquartile_mean(runs, kind, samples=2000):
-    """The mean of the middle half of all scores, and its 95 % interval.
+def interquartile_mean(runs, selection):
+    """The mean of the middle half of all scores, and its 95 % interval, as a text.
 
-    The interval is a bootstrap that draws seeds anew within each task, as rliable does (Agarwal et
-    al. 2021).
+    The interval is a bootstrap that draws seeds anew within each task (Agarwal et al. 2021).
     """
-    tasks = [scores.to_numpy() for _, scores in runs.groupby("env")[kind]]
-    draw = np.random.default_rng(0)
+    by_task = runs.groupby("task")[selection]
     estimates = []
-    for _ in range(samples):
-        resampled = [draw.choice(scores, len(scores)) for scores in tasks]
-        estimates.append(trim_mean(np.concatenate(resampled), 0.25))
+    for i in range(1000):
+        drawn = by_task.sample(frac=1, replace=True, random_state=i)
+        estimates.append(trim_mean(drawn, 0.25))
     low, high = np.percentile(estimates, [2.5, 97.5])
-    return f"{trim_mean(np.concatenate(tasks), 0.25):.1f} [{low:.1f}, {high:.1f}]"
+    return f"{trim_mean(runs[selection], 0.25):.1f} [{low:.1f}, {high:.1f}]"
 
 
 def make_table(runs):
     """A row per task: mean ± std over the seeds, and the paper's score; then the averages."""
-    table = []
-    for env, own in runs.groupby("env", sort=False):
-        row = {"task": env, "seeds": len(own), "paper": PAPER_SCORES.get(env)}
-        for kind in KINDS:
-            row[kind] = f"{own[kind].mean():.1f} ± {own[kind].std(ddof=0):.1f}"
-        table.append(row)
-    for domain, envs in domains().items():
-        own = runs[runs["env"].isin(envs)]
-        if set(own["env"]) == set(envs):  # complete, as in Table 1
-            row = {"task": f"average of {domain}", "seeds": len(own)}
-            row["paper"] = round(np.mean([PAPER_SCORES[env] for env in envs]), 1)
-            for kind in KINDS:
-                row[kind] = f"{own.groupby('env')[kind].mean().mean():.1f}"
-            table.append(row)
-    row = {"task": "interquartile mean [95 %]", "seeds": len(runs)}
-    for kind in KINDS:
-        row[kind] = interquartile_mean(runs, kind)
-    table.append(row)
-    return pd.DataFrame(table)[["task", *KINDS, "paper", "seeds"]]
-
-
-def domains():
-    """{Gym, antmaze, pen, kitchen: the tasks of Table 1}."""
-    groups = {}
-    for env in PAPER_SCORES:
-        domain = env.split("-")[0]
-        if env.endswith("-v2"):
-            domain = "Gym"
-        groups.setdefault(domain, []).append(env)
-    return groups
+    tasks = runs.groupby("task")
+    means = tasks[SELECTIONS].mean()
+    stds = tasks[SELECTIONS].std(ddof=0)
+    table = means.map("{:.1f}".format) + " ± " + stds.map("{:.1f}".format)
+    table["paper"] = PAPER
+    table["seeds"] = tasks.size().astype(object)
+    for domain, scores in PAPER_SCORES.items():
+        if set(scores) <= set(means.index):  # complete, as in Table 1
+            averages = [*means.loc[list(scores)].mean(), np.mean(list(scores.values()))]
+            table.loc[f"average of {domain}"] = [*np.round(averages, 1), ""]
+    over_all = [interquartile_mean(runs, selection) for selection in SELECTIONS]
+    table.loc["interquartile mean [95 %]"] = [*over_all, None, len(runs)]
+    return table.fillna("").reset_index()
 
 
 def draw_curves(out, runs, path):
     """A panel per task: each seed thin, their mean thick, the spread, and the paper's score."""
-    envs = list(runs["env"].unique())
-    columns = min(4, len(envs))
-    figure = Figure(figsize=(4 * columns, 3 * -(-len(envs) // columns)), layout="constrained")
-    axes = figure.subplots(-(-len(envs) // columns), columns, squeeze=False).flatten()
-    for axis in axes[len(envs) :]:
-        axis.set_axis_off()
-    for axis, env in zip(axes, envs, strict=False):
-        seeds = runs[runs["env"] == env]["seed"]
-        curves = [pd.read_csv(Path(out, env, str(seed), "progress.csv")) for seed in seeds]
-        for curve in curves:
-            axis.plot(curve["step"], curve["score"], color="#0072B2", lw=0.6, alpha=0.6)
-        at_step = pd.concat(curves).groupby("step")["score"]
-        mean, std = at_step.mean(), at_step.std(ddof=0)
-        axis.plot(mean.index, mean, color="#0072B2", lw=2)
+    tasks = runs.groupby("task")["seed"]
+    columns = min(4, len(tasks))
+    lines = -(-len(tasks) // columns)  # rounded up
+    figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
+    for place, (task, seeds) in enumerate(tasks, start=1):
+        axis = figure.add_subplot(lines, columns, place)
+        scores = pd.DataFrame()
+        for seed in seeds:
+            progress = pd.read_csv(Path(out, task, str(seed), "progress.csv"), index_col="step")
+            scores = scores.join(progress["score"].rename(seed), how="outer")
+        mean = scores.mean(axis=1)
+        std = scores.std(axis=1, ddof=0)
+        axis.plot(scores, color="#0072B2", lw=0.6, alpha=0.6)
+        axis.plot(mean, color="#0072B2", lw=2)
         axis.fill_between(mean.index, mean - std, mean + std, color="#0072B2", alpha=0.2)
-        if env in PAPER_SCORES:
-            axis.axhline(PAPER_SCORES[env], color="black", ls="--")
-        axis.set(title=f"{env}, {len(seeds)} seeds", xlabel="gradient step", ylabel="score")
+        if task in PAPER:
+            axis.axhline(PAPER[task], color="black", ls="--")
+        axis.set(title=f"{task}, {len(seeds)} seeds", xlabel="gradient step", ylabel="score")
     figure.savefig(path, dpi=120)
 
 
 def report(out):
     """Writes table.md, table.csv and curves.png into the sweep's folder; prints the table."""
     runs = collect(out)
-    table = make_table(runs).fillna("")
-    lines = [" | ".join(map(str, row)) for row in [table.columns, *table.to_numpy()]]
-    lines.insert(1, " | ".join(["---"] * len(table.columns)))
-    text = "".join(f"| {line} |\n" for line in lines)
+    table = make_table(runs)
+    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    text = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
     write(Path(out, "table.md"), lambda path: path.write_text(text))
     write(Path(out, "table.csv"), lambda path: table.to_csv(path, index=False))
     write(Path(out, "curves.png"), lambda path: draw_curves(out, runs, path))
@@ -301,21 +246,19 @@ def report(out):
 # ---- Command line --------------------------------------------------------------------------------
 def main():
     options, settings = tyro.cli(Options, description=__doc__, return_unknown_args=True)
-    failed = {}
+    failed = []
     try:
         if not options.report:
             runs = plan(options, settings)
             failed = sweep(runs, gpus_per_run=options.gpus_per_run, address=options.address)
         report(options.out)
     except KeyboardInterrupt:
-        print("Stopped; all runs are saved. The same command goes on.", file=sys.stderr)
         sys.exit(130)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    for folder, error in failed.items():
-        print(f"failed: {folder}: {error}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

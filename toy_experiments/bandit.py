@@ -18,7 +18,7 @@ RADIUS = 0.2  # an action is *on mode* if it is closer than this to a corner
 MEASURES = {  # what `measure` measures; the JSON files repeat it
     "on_mode": "share of the actions within 0.2 of a corner",
     "corners": "share within 0.2 of each: top left, top right, bottom left, bottom right",
-    "imbalance": "largest difference of these four shares from 25 %",
+    "smallest_corner": "the smallest of these four shares: 25 % at best",
     "energy_distance": "squared energy distance to 2,000 of the data's actions",
     "reward": "mean over the actions of their corner's mean reward; off mode it is 0",
     "best_corner": "share on the corner, or corners, with the highest mean reward",
@@ -69,7 +69,7 @@ def measure(actions, data, rewards=REWARDS):
     return {
         "on_mode": corners.sum().item(),
         "corners": corners.tolist(),
-        "imbalance": (corners - 0.25).abs().max().item(),
+        "smallest_corner": corners.min().item(),
         "energy_distance": squared_energy_distance(actions, data.action[:2000]),
         "reward": (corners @ rewards).item(),
         "best_corner": corners[best].sum().item(),

@@ -8,6 +8,7 @@ All numbers are measured on 2,000 samples of a policy.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from repository import FIGURES
@@ -27,7 +28,7 @@ from toy_experiments.training import clone
 
 @dataclass
 class Args(Options):
-    steps: int = 6000  # gradient steps of each method
+    steps: int = 5000  # gradient steps of each method
     methods: tuple[str, ...] = tuple(METHODS)  # what to compare
     out: Path = FIGURES  # folder of the figure
     n_timesteps: int = 50  # denoising steps N of the diffusion policy
@@ -43,14 +44,14 @@ class Args(Options):
 def make_figure(args):
     cvae = dict(kl_weight=args.kl_weight, latent_clip=args.latent_clip)
     settings = {
-        "Gaussian": {},
         "CVAE": cvae,
         "MMD": dict(cvae, sigma=args.sigma),
         "diffusion": dict(n_timesteps=args.n_timesteps),
     }
     rows = {}
     for method in args.methods:
-        rows[method] = (clone, dict(settings[method], method=method, steps=args.steps))
+        make_policy = partial(METHODS[method], **settings.get(method, {}))
+        rows[method] = (clone, dict(make_policy=make_policy, steps=args.steps))
     results = run_seeds(rows, args)
 
     figure = draw_methods(
@@ -59,8 +60,8 @@ def make_figure(args):
         data_caption="four corners,\nstd 0.05 around each",
         caption=cloning_caption,
     )
-    title = f"Cloning: 2,000 samples of each policy ({args.steps:,} steps; "
-    title += f"diffusion with N = {args.n_timesteps}; seed {args.seed})"
+    title = f"Cloning: 2,000 samples of each policy ({args.steps:,} steps; diffusion with N = "
+    title += f"{args.n_timesteps}; the picture is of seed {args.seed}, the numbers of {args.seeds})"
     figure.suptitle(title, fontsize=10)
     save("behavior_cloning", figure, args, results=results)
     print(table(results, CLONING_COLUMNS))

@@ -115,15 +115,23 @@ class MMD(Gaussian):
         return self.cvae.loss(action, state) + self.discrepancy(state)
 
 
+class Diffusion(DiffusionPolicy):
+    """The policy of diffusion_ql.py, in the size of the others here."""
+
+    def __init__(self, n_timesteps=50):
+        super().__init__(state_dim=2, action_dim=2, n_timesteps=n_timesteps, hidden_dim=128)
+
+
 class ExactDenoiser(nn.Module):
     """What a denoiser would learn from endless data: the expected noise, in closed form.
 
-    The data is taken as four Gaussians around the corners. A DiffusionPolicy whose `model` is this
-    one shows the most that its number of steps N allows.
+    The data is taken as equal Gaussians around `corners` (k, 2). A DiffusionPolicy whose `model` is
+    this one shows the most that its number of steps N allows.
     """
 
-    def __init__(self, n_timesteps):
+    def __init__(self, n_timesteps, corners=CORNERS):
         super().__init__()
+        self.corners = corners
         schedule = vp_schedule(n_timesteps)
         self.signal = schedule["sqrt_alphas_cumprod"]  # (N,)
         self.noise = schedule["sqrt_one_minus_alphas_cumprod"]  # (N,)
@@ -133,13 +141,20 @@ class ExactDenoiser(nn.Module):
         signal = self.signal[t, None]  # (B, 1) or (1, 1), as noise and variance
         noise = self.noise[t, None]
         variance = (signal * STD) ** 2 + noise**2  # of noisy actions around a corner
-        offset = x[:, None] - signal[..., None] * CORNERS  # (B, 4, 2)
-        log_likelihood = -offset.square().sum(dim=-1) / (2 * variance)  # (B, 4)
+        offset = x[:, None] - signal[..., None] * self.corners  # (B, k, 2)
+        log_likelihood = -offset.square().sum(dim=-1) / (2 * variance)  # (B, k)
         probability = log_likelihood.softmax(dim=-1)  # of each corner, given x
         regression = signal * STD**2 / variance  # how far x moves the clean action
-        clean = CORNERS + regression[..., None] * offset  # (B, 4, 2), expected at each corner
+        clean = self.corners + regression[..., None] * offset  # (B, k, 2), expected at each corner
         expected = (probability[..., None] * clean).sum(dim=1)  # (B, 2)
         return (x - signal * expected) / noise
 
 
-METHODS = {"Gaussian": Gaussian, "CVAE": CVAE, "MMD": MMD, "diffusion": DiffusionPolicy}
+def exact_policy(n_timesteps, corners=CORNERS):
+    """A diffusion policy with the exact denoiser: nothing is left to train."""
+    policy = Diffusion(n_timesteps)
+    policy.model = ExactDenoiser(n_timesteps, corners)
+    return policy
+
+
+METHODS = {"Gaussian": Gaussian, "CVAE": CVAE, "MMD": MMD, "diffusion": Diffusion}

@@ -4,8 +4,10 @@ A *run* is (samples, numbers), as `clone` and `learn` of training.py return them
 (2000, 2) and a dict of measures. `results` are {row: [a run for each seed]}, a row of the table.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -17,12 +19,15 @@ from tqdm import tqdm
 from diffusion_ql import write
 from toy_experiments.bandit import CORNERS, MEASURES, RADIUS, make_data
 
+HERE = Path(__file__).resolve().parent
+
 # Okabe and Ito's palette for the colour-blind. A method of cloning and the one with reward that is
 # built on it have the same colour.
 COLORS = {
     "data": "#555555",
     "Gaussian": "#D55E00",
     "TD3+BC": "#D55E00",
+    "AWR": "#E69F00",
     "CVAE": "#009E73",
     "BCQ": "#009E73",
     "MMD": "#CC79A7",
@@ -35,7 +40,7 @@ COLORS = {
 # The columns of a table: {measure: (heading, format)}.
 CLONING_COLUMNS = {
     "on_mode": ("on mode", ".1%"),
-    "imbalance": ("corners' shares, at most off 25 %", ".1%"),
+    "smallest_corner": ("smallest corner", ".1%"),
     "energy_distance": ("squared energy distance", ".4f"),
 }
 REWARD_COLUMNS = {
@@ -43,8 +48,14 @@ REWARD_COLUMNS = {
     "best_corner": ("best corner", ".1%"),
     "on_mode": ("on mode", ".1%"),
     "edge": ("at the edge", ".1%"),
-    "acting_reward": ("acting: reward", ".2f"),
-    "acting_best_corner": ("acting: best corner", ".1%"),
+}
+ACTING_COLUMNS = {  # of every method under the same rules (guided.ACTING)
+    "reward": ("reward: a sample", ".2f"),
+    "reward, softmax of 50": ("softmax of 50", ".2f"),
+    "reward, best of 50": ("best of 50", ".2f"),
+    "best_corner": ("best corner: a sample", ".1%"),
+    "best_corner, softmax of 50": ("softmax of 50", ".1%"),
+    "best_corner, best of 50": ("best of 50", ".1%"),
 }
 
 
@@ -52,38 +63,53 @@ REWARD_COLUMNS = {
 def run(jobs):
     """Runs {key: (function, settings)} on all cores, one thread each. Returns {key: run}.
 
-    A function takes its settings by name, and returns (..., samples, numbers).
+    A function takes its settings by name, and returns (..., samples, numbers). What is finished is
+    kept in runs/toy_experiments/, where a stopped script, or another one, finds it again.
     """
+    cached_work = joblib.Memory(cache_folder(), verbose=0).cache(work)
     calls = []
     for key, (function, settings) in jobs.items():
-        calls.append(joblib.delayed(work)(key, function, settings))
+        calls.append(joblib.delayed(keyed)(key, cached_work, function, settings))
     workers = min(len(jobs), joblib.cpu_count())
     parallel = joblib.Parallel(workers, return_as="generator_unordered")
-    runs = {}
-    for key, samples, numbers in tqdm(parallel(calls), total=len(calls), unit="run"):
-        runs[key] = (samples, numbers)
-    return runs
+    return dict(tqdm(parallel(calls), total=len(calls), unit="run"))
 
 
-def work(key, function, settings):
-    """What a process does for `run`."""
+def cache_folder():
+    """A folder of its own for each version of the code, so that no result outlives its code."""
+    code = hashlib.sha256((HERE.parent / "diffusion_ql.py").read_bytes())
+    for name in ("bandit", "cloning", "guided", "training"):
+        code.update((HERE / f"{name}.py").read_bytes())
+    return HERE.parent / "runs" / "toy_experiments" / code.hexdigest()[:8]
+
+
+def work(function, settings):
+    """A run in a process of `run`."""
     torch.set_num_threads(1)
     *_, samples, numbers = function(**settings)
-    return key, samples.numpy(), numbers
+    return samples.numpy(), numbers
 
 
-def run_seeds(rows, args):
-    """Runs {row: (function, settings)} with each seed that args ask for. Returns results."""
+def keyed(key, function, *arguments):
+    return key, function(*arguments)
+
+
+def run_seeds(rows, args, first_seed_only=()):
+    """Runs {row: (function, settings)} with each seed that args ask for. Returns results.
+
+    first_seed_only: rows that are too slow for more than one seed.
+    """
     seeds = range(args.seed, args.seed + args.seeds)
     jobs = {}
     for row in reversed(rows):  # the last ones take the longest, so they start first
         function, settings = rows[row]
         for seed in seeds:
-            jobs[row, seed] = (function, {**settings, "seed": seed})
+            if seed == args.seed or row not in first_seed_only:
+                jobs[row, seed] = (function, {**settings, "seed": seed})
     runs = run(jobs)
     results = {}
     for row in rows:
-        results[row] = [runs[row, seed] for seed in seeds]
+        results[row] = [runs[row, seed] for seed in seeds if (row, seed) in runs]
     return results
 
 
@@ -109,28 +135,41 @@ def draw_methods(results, seed, data_caption, caption):
     data_axis, *axes = figure.subplots(1, 1 + len(results))
     draw(data_axis, make_data(seed=seed).action[:2000], "data", data_caption)
     for axis, (method, runs) in zip(axes, results.items(), strict=True):
-        samples, numbers = runs[0]
-        draw(axis, samples, method, caption(numbers))
+        samples, _ = runs[0]
+        draw(axis, samples, method, caption(runs))
     return figure
 
 
-def cloning_caption(numbers):
-    """The lines under a panel of cloning; the corners as in CORNERS, by row from the top left."""
-    shares = [f"{100 * share:.0f}" for share in numbers["corners"]]
+def cloning_caption(runs):
+    """The lines under a panel of cloning: a mean over the runs, one for each seed."""
     return (
-        f"on mode {100 * numbers['on_mode']:.0f} %\n"
-        f"corners {', '.join(shares)} %\n"
-        f"sq. energy distance {numbers['energy_distance']:.3f}"
+        f"on mode {summary(runs, 'on_mode', '.0%')}\n"
+        f"smallest corner {summary(runs, 'smallest_corner', '.0%')}\n"
+        f"energy distance² {summary(runs, 'energy_distance', '.3f')}"
     )
 
 
-def reward_caption(numbers):
-    """The lines under a panel with reward."""
+def reward_caption(runs):
+    """The lines under a panel with reward: a mean over the runs, one for each seed."""
     return (
-        f"reward {numbers['reward']:.2f}\n"
-        f"best corner {100 * numbers['best_corner']:.0f} %\n"
-        f"acting: {numbers['acting_reward']:.2f}, {100 * numbers['acting_best_corner']:.0f} %"
+        f"reward {summary(runs, 'reward', '.2f')}\n"
+        f"best corner {summary(runs, 'best_corner', '.0%')}\n"
+        f"best of 50: {summary(runs, 'best_corner, best of 50', '.0%')}"
     )
+
+
+def summary(runs, measure, form):
+    """A measure of the runs in one text: their mean, and ± their standard deviation if several.
+
+    form: how a number is written, such as ".1%"; a measure that a run lacks gives "".
+    """
+    values = [numbers.get(measure) for _, numbers in runs]
+    if None in values:
+        return ""
+    text = f"{np.mean(values):{form}}"
+    if len(values) > 1:
+        text += f" ± {np.std(values):{form}}"
+    return text
 
 
 # ---- Tables and files ----------------------------------------------------------------------------
@@ -142,26 +181,13 @@ def table(results, columns):
     headings = [heading for heading, _ in columns.values()]
     lines = [table_line("", headings), "|---" * (1 + len(columns)) + "|"]
     for row, runs in results.items():
-        cells = []
-        for measure, (_, form) in columns.items():
-            values = [numbers.get(measure) for _, numbers in runs]
-            cells.append(table_cell(values, form))
+        cells = [summary(runs, measure, form) for measure, (_, form) in columns.items()]
         lines.append(table_line(row, cells))
     return "\n".join(lines)
 
 
 def table_line(row, cells):
     return f"| {row} | {' | '.join(cells)} |"
-
-
-def table_cell(values, form):
-    """The values of all seeds in one text; form: how a number is written, such as '.1%'."""
-    if None in values:
-        return ""
-    text = f"{np.mean(values):{form}}"
-    if len(values) > 1:
-        text += f" ± {np.std(values):{form}}"
-    return text
 
 
 def save(name, figure, args, **tables):

@@ -1,23 +1,21 @@
-"""Policies for the bandit with reward: TD3+BC, BCQ, BEAR and Diffusion-QL.
+"""Policies for the bandit with reward: TD3+BC, AWR, BCQ, BEAR and Diffusion-QL.
 
 Each is a policy of cloning.py, which gives it `loss` and `sample`, and has besides
 
     guided_loss(batch, critic)   a Batch and a DoubleCritic → scalar: clone, and climb Q
-    candidates                   how many actions it proposes when it acts
 """
 
 import torch
 import torch.nn as nn
 
-from diffusion_ql import DiffusionPolicy, mlp
-from toy_experiments.cloning import CVAE, MMD, Gaussian
+from diffusion_ql import Denoiser, mlp
+from toy_experiments.cloning import CVAE, MMD, Diffusion, Gaussian
 
 
 class Guided:
     """The loss that TD3+BC and Diffusion-QL share: cloning + eta L_q (paper, eq. 3)."""
 
     eta = 2.5
-    candidates = 1
 
     def guided_loss(self, batch, critic):
         # A coin says which critic is climbed; the other gives the scale (as in diffusion_ql.py).
@@ -35,16 +33,67 @@ class TD3BC(Guided, Gaussian):
     """
 
 
-class GuidedDiffusion(Guided, DiffusionPolicy):
+class AWR(Gaussian):
+    """Advantage-weighted regression (Peng 2019): clones good actions more than bad ones.
+
+    An action's weight is exp(Q / temperature), divided by the sum over the batch; the critic gives
+    Q, as in AWAC (Nair 2020), where AWR takes the observed return. No gradient of Q is used.
+    """
+
+    def __init__(self, temperature=0.2):
+        super().__init__()
+        self.temperature = temperature
+
+    def guided_loss(self, batch, critic):
+        with torch.no_grad():
+            q = torch.minimum(*critic(batch.state, batch.action))[:, 0]  # (B,)
+            weight = (q / self.temperature).softmax(dim=0)  # (B,)
+        log_likelihood = self.distribution(batch.state).log_prob(batch.action).sum(dim=-1)
+        return -(weight * log_likelihood).sum()
+
+
+class GuidedDiffusion(Guided, Diffusion):
     """Diffusion-QL (section 3)."""
 
-    candidates = 50
+    def __init__(self, n_timesteps=5):
+        super().__init__(n_timesteps)
+
+
+class LastStepDiffusion(GuidedDiffusion):
+    """Diffusion-QL, but Q's gradient reaches only the last denoising step."""
+
+    def sample(self, state):
+        with torch.no_grad():
+            x = torch.randn(len(state), self.action_dim)
+            for i in reversed(range(1, self.n_timesteps)):
+                x = self.p_sample(x, i, state)
+        return self.p_sample(x, 0, state).clamp(-1, 1)
+
+
+class NetworkPerStep(nn.Module):
+    """A denoiser with a network of its own for each timestep: they share nothing."""
+
+    def __init__(self, n_timesteps):
+        super().__init__()
+        self.networks = nn.ModuleList(Denoiser(2, 2, 128) for _ in range(n_timesteps))
+
+    def forward(self, x, t, state):
+        """As Denoiser.forward: x (B, 2), t (B,) or (1,), state (B, 2) → noise (B, 2)."""
+        if len(t) == 1:
+            return self.networks[t.item()](x, t, state)
+        noise = torch.stack([network(x, t, state) for network in self.networks])  # (N, B, 2)
+        return noise[t, torch.arange(len(x))]
+
+
+def own_networks(policy_class, n_timesteps):
+    """A diffusion policy of this class with a network of its own for each step."""
+    policy = policy_class(n_timesteps)
+    policy.model = NetworkPerStep(n_timesteps)
+    return policy
 
 
 class BCQ(CVAE):
     """BCQ (Fujimoto 2018): a CVAE, whose actions are moved by at most 0.05 to raise Q1."""
-
-    candidates = 10
 
     def __init__(self):
         super().__init__()
@@ -71,7 +120,6 @@ class BEAR(MMD):
     at 1, grows too late to free a tanh that Q has saturated.
     """
 
-    candidates = 10
     threshold = 0.15
 
     def __init__(self):
@@ -88,23 +136,28 @@ class BEAR(MMD):
         return self.cvae.loss(batch.action, batch.state) + policy_loss + multiplier_loss
 
 
-METHODS = {"TD3+BC": TD3BC, "BCQ": BCQ, "BEAR": BEAR, "Diffusion-QL": GuidedDiffusion}
+METHODS = {
+    "TD3+BC": TD3BC,
+    "AWR": AWR,
+    "BCQ": BCQ,
+    "BEAR": BEAR,
+    "Diffusion-QL": GuidedDiffusion,
+}
 
 
 @torch.no_grad()
-def act(policy, critic, n=2000):
-    """n actions (n, 2), each one of the policy's candidates, chosen as the method's paper does.
+def act(policy, critic, candidates=50, n=2000):
+    """How a policy acts that chooses one of several samples by their Q: {rule: actions (n, 2)}.
 
-    Diffusion-QL draws by softmax of the lower Q, the others take the highest Q1.
+    The rules are to draw by the softmax of Q, as Diffusion-QL's release does (of 50 candidates),
+    and to take the best, as BCQ and BEAR do (of ten). Q is the lower one of the two critics.
     """
-    state = torch.zeros(n * policy.candidates, 2)
+    state = torch.zeros(n * candidates, 2)
     actions = policy.sample(state)
-    q1, q2 = critic(state, actions)
-    q1 = q1.view(n, policy.candidates)
-    q2 = q2.view(n, policy.candidates)
-    if isinstance(policy, GuidedDiffusion):
-        probability = torch.minimum(q1, q2).softmax(dim=-1)
-        chosen = torch.multinomial(probability, 1)[:, 0]  # (n,)
-    else:
-        chosen = q1.argmax(dim=-1)
-    return actions.view(n, policy.candidates, 2)[torch.arange(n), chosen]
+    q = torch.minimum(*critic(state, actions)).view(n, candidates)
+    chosen = {
+        "softmax": torch.multinomial(q.softmax(dim=-1), 1)[:, 0],  # (n,)
+        "best": q.argmax(dim=-1),
+    }
+    actions = actions.view(n, candidates, 2)
+    return {rule: actions[torch.arange(n), index] for rule, index in chosen.items()}

@@ -3,20 +3,17 @@
 import torch
 import torch.nn.functional as F
 
-from diffusion_ql import DiffusionPolicy, DoubleCritic
-from toy_experiments import cloning, guided
-from toy_experiments.bandit import make_data, measure, sample
-
-# Diffusion-QL overshoots to the edge of the square first, and takes its time to return.
-STEPS = {"TD3+BC": 6000, "BCQ": 6000, "BEAR": 6000, "Diffusion-QL": 10_000}
+from diffusion_ql import DoubleCritic
+from toy_experiments.bandit import REWARDS, make_data, measure, sample
+from toy_experiments.guided import act
 
 
-def train(policy, data, steps, critic=None, lr=3e-3, batch_size=256, watch=10):
+def train(policy, data, steps, critic=None, rewards=REWARDS, lr=1e-2, batch_size=100, watch=10):
     """Trains a policy of cloning.py, or with a critic one of guided.py, and the critic with it.
 
-    All networks learn with Adam; the learning rate falls from lr to 0 along a cosine. Returns a
-    list of `watch` dicts, in the course of the training: the step, and the measures of 2,000
-    samples.
+    rewards (4,): those of the data. All networks learn with Adam; the learning rate falls from lr
+    to 0 along a cosine. Returns a list of `watch` dicts, in the course of the training: the step,
+    and the measures of 2,000 samples.
     """
     optimizer = torch.optim.Adam(policy.parameters(), lr, fused=True)
     if critic is not None:
@@ -39,51 +36,45 @@ def train(policy, data, steps, critic=None, lr=3e-3, batch_size=256, watch=10):
             descend(policy.guided_loss(batch, critic), policy)
         schedule.step()
         if step % max(1, steps // watch) == 0:
-            history.append({"step": step, **measure(sample(policy), data)})
+            history.append({"step": step, **measure(sample(policy), data, rewards)})
     return history
 
 
-def clone(method, seed=2022, steps=6000, n_timesteps=50, **settings):
-    """Clones the data by a method of cloning.METHODS. Returns (policy, samples, numbers).
+def clone(make_policy, rewards=REWARDS, seed=2022, steps=5000):
+    """Clones the data by make_policy(), one of cloning.py. Returns (policy, samples, numbers).
 
-    n_timesteps: N of the diffusion policy; settings: arguments of the other policies. samples
-    (2000, 2); numbers: their measures, the number of steps, and the history of `train`.
+    rewards (4,): the mean reward of each corner, which the measures use. steps: 0 for a policy that
+    has nothing to learn. samples (2000, 2); numbers: their measures, the number of steps, and the
+    history of `train`.
     """
+    rewards = torch.as_tensor(rewards)
     torch.manual_seed(seed)
-    data = make_data(seed=seed)
-    if method == "diffusion":
-        policy = DiffusionPolicy(2, 2, n_timesteps, hidden_dim=128)
-    else:
-        policy = cloning.METHODS[method](**settings)
-    history = train(policy, data, steps)
+    data = make_data(seed=seed, rewards=rewards)
+    policy = make_policy()
+    history = []
+    if steps:
+        history = train(policy, data, steps, rewards=rewards)
     samples = sample(policy)
-    numbers = {**measure(samples, data), "steps": steps, "history": history}
+    numbers = {**measure(samples, data, rewards), "steps": steps, "history": history}
     return policy, samples, numbers
 
 
-def learn(method, seed=2022, steps=None, n_timesteps=5):
-    """Learns with reward by a method of guided.METHODS. Returns (policy, critic, samples, numbers).
+def learn(make_policy, rewards=REWARDS, seed=2022, steps=5000):
+    """Learns with reward by make_policy(), one of guided.py.
 
-    steps: those of STEPS if it is None or 0; the rest is as in `clone`. numbers also holds the
-    reward and the best_corner of 2,000 actions of `act`, as acting_reward, acting_best_corner.
+    Returns (policy, critic, samples, numbers), as in `clone`. numbers also holds, for
+    each RULE of `act`, the "reward, RULE of 50" and "best_corner, RULE of 50" of 2,000 actions.
     """
-    if not steps:
-        steps = STEPS[method]
+    rewards = torch.as_tensor(rewards)
     torch.manual_seed(seed)
-    data = make_data(seed=seed)
+    data = make_data(seed=seed, rewards=rewards)
     critic = DoubleCritic(2, 2, hidden_dim=128)
-    if method == "Diffusion-QL":
-        policy = guided.GuidedDiffusion(2, 2, n_timesteps, hidden_dim=128)
-    else:
-        policy = guided.METHODS[method]()
-    history = train(policy, data, steps, critic)
+    policy = make_policy()
+    history = train(policy, data, steps, critic, rewards)
     samples = sample(policy)
-    acting = measure(guided.act(policy, critic), data)
-    numbers = {
-        **measure(samples, data),
-        "acting_reward": acting["reward"],
-        "acting_best_corner": acting["best_corner"],
-        "steps": steps,
-        "history": history,
-    }
+    numbers = {**measure(samples, data, rewards), "steps": steps, "history": history}
+    for rule, actions in act(policy, critic).items():
+        acting = measure(actions, data, rewards)
+        numbers[f"reward, {rule} of 50"] = acting["reward"]
+        numbers[f"best_corner, {rule} of 50"] = acting["best_corner"]
     return policy, critic, samples, numbers

@@ -1,0 +1,116 @@
+"""When does a policy need to be expressive, once there is a reward?
+
+    python toy_experiments/expressiveness.py
+
+The best corner (bottom right) pays 5. The second best one, top left, pays 3 in Figure 2; here it
+pays more and more, up to the same 5. A Gaussian that clones good actions more than bad ones (AWR)
+can represent one corner, but not two.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from repository import FIGURES
+
+from toy_experiments.bandit import make_data, measure
+from toy_experiments.command_line import Options, check_number, run_script
+from toy_experiments.figures import COLORS, REWARD_COLUMNS, draw, run_seeds, save, summary, table
+from toy_experiments.guided import AWR, GuidedDiffusion
+from toy_experiments.training import learn
+
+METHODS = {
+    "AWR": AWR,
+    "AWR, temperature 0.05": partial(AWR, 0.05),
+    "Diffusion-QL": partial(GuidedDiffusion, 5),
+}
+STYLES = {  # how each is drawn
+    "the data": dict(color="#555555", linestyle=":"),
+    "uniformly random": dict(color="#AAAAAA"),
+    "AWR": dict(color=COLORS["AWR"], marker="o"),
+    "AWR, temperature 0.05": dict(color=COLORS["AWR"], marker="s", linestyle="--"),
+    "Diffusion-QL": dict(color=COLORS["Diffusion-QL"], marker="o"),
+}
+
+
+@dataclass
+class Args(Options):
+    seeds: int = 5  # how many seeds: the table gives mean ± std over them
+    steps: int = 5000  # gradient steps of each policy
+    methods: tuple[str, ...] = tuple(METHODS)  # what to compare
+    out: Path = FIGURES  # folder of the figure
+    top_left: tuple[float, ...] = (3, 4.5, 5)  # mean rewards of the second best corner
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("top_left", self.top_left, lowest=0)
+
+
+def make_figure(args):
+    rows = {}
+    for method in args.methods:
+        for top_left in args.top_left:
+            rewards = corner_rewards(top_left)
+            settings = dict(make_policy=METHODS[method], rewards=rewards, steps=args.steps)
+            rows[row_name(method, top_left)] = (learn, settings)
+    results = run_seeds(rows, args)
+    compared = references(args.top_left, args.seed)
+
+    columns = len(args.top_left)
+    lines = len(args.methods)
+    figure = Figure(figsize=(2.6 * columns + 5, 3 * lines), layout="constrained")
+    chart, panels = figure.subfigures(1, 2, width_ratios=[5, 2.6 * columns])
+    draw_rewards(chart.subplots(), {**compared, **results}, args)
+    axes = panels.subplots(lines, columns, squeeze=False)
+    for method, line in zip(args.methods, axes, strict=True):
+        for axis, top_left in zip(line, args.top_left, strict=True):
+            runs = results[row_name(method, top_left)]
+            caption = f"top left pays {top_left:g}\nreward {summary(runs, 'reward', '.2f')}"
+            draw(axis, runs[0][0], method, caption, STYLES[method]["color"])
+    panels.suptitle(f"2,000 samples of each policy, seed {args.seed}", fontsize=10)
+    save("expressiveness", figure, args, results=results, references=compared)
+    print(table({**compared, **results}, REWARD_COLUMNS))
+
+
+def corner_rewards(top_left):
+    return (float(top_left), 1.5, 0.0, 5.0)
+
+
+def row_name(method, top_left):
+    return f"{method}, top left pays {top_left:g}"
+
+
+def references(top_lefts, seed):
+    """What the data's own actions earn, and actions drawn from the whole square."""
+    torch.manual_seed(seed)
+    uniform = 2 * torch.rand(2000, 2) - 1
+    compared = {}
+    for name in ("the data", "uniformly random"):
+        for top_left in top_lefts:
+            rewards = torch.tensor(corner_rewards(top_left))
+            data = make_data(seed=seed, rewards=rewards)
+            actions = data.action[:2000] if name == "the data" else uniform
+            compared[row_name(name, top_left)] = [(actions, measure(actions, data, rewards))]
+    return compared
+
+
+def draw_rewards(axis, results, args):
+    """The chart: what the samples earn over what the second best corner pays."""
+    for method in ("the data", "uniformly random", *args.methods):
+        means = []
+        stds = []
+        for top_left in args.top_left:
+            rewards = [numbers["reward"] for _, numbers in results[row_name(method, top_left)]]
+            means.append(np.mean(rewards))
+            stds.append(np.std(rewards))
+        axis.errorbar(args.top_left, means, stds, capsize=3, label=method, **STYLES[method])
+    axis.set(xlabel="mean reward of the top left corner", ylabel="mean reward of the samples")
+    axis.set(ylim=(-0.2, 5.2), xticks=args.top_left)
+    axis.legend(loc="center left")
+
+
+if __name__ == "__main__":
+    run_script(Args, make_figure, description=__doc__)

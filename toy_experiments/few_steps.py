@@ -1,0 +1,123 @@
+"""Why do few denoising steps suffice once there is a reward?
+
+    python toy_experiments/few_steps.py
+
+Cloning with N = 5 steps blurs: the last step outputs an average. With a reward it hardly does. Two
+explanations are put to the test.
+
+- Q trains the chain as one. Then Q's gradient through the last step alone must do worse than
+  through the whole chain.
+- With one mode left, there is nothing to average. Then N = 5 must blur again on a bandit whose two
+  best corners pay the same, as an exact clone of these two corners does with N = 5.
+
+As a control, each step gets a network of its own, so that a gradient through the last step cannot
+change the others.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from repository import FIGURES
+
+from toy_experiments.bandit import CORNERS
+from toy_experiments.cloning import exact_policy
+from toy_experiments.command_line import Options, run_script
+from toy_experiments.figures import REWARD_COLUMNS, draw, run_seeds, save, summary, table
+from toy_experiments.guided import GuidedDiffusion, LastStepDiffusion, own_networks
+from toy_experiments.training import clone, learn
+
+BANDITS = {  # rewards of the corners, and which corners are the best
+    "one best corner": ((3.0, 1.5, 0.0, 5.0), [3]),
+    "two best corners": ((5.0, 1.5, 0.0, 5.0), [0, 3]),
+}
+METHODS = {  # what makes a policy of N steps
+    "whole chain": GuidedDiffusion,
+    "last step": LastStepDiffusion,
+    "whole chain, own networks": partial(own_networks, GuidedDiffusion),
+    "last step, own networks": partial(own_networks, LastStepDiffusion),
+}
+CONTROL = 5  # the only N for which networks of their own are trained
+LINES = {  # how each is drawn
+    "exact clone of the best": dict(color="#555555", linestyle=":"),
+    "whole chain": dict(color="#0072B2", marker="o"),
+    "last step": dict(color="#E69F00", marker="o"),
+    "whole chain, own networks": dict(color="#0072B2", marker="s", mfc="white", linestyle="--"),
+    "last step, own networks": dict(color="#E69F00", marker="s", mfc="white", linestyle="--"),
+}
+
+
+@dataclass
+class Args(Options):
+    seeds: int = 5  # how many seeds: the table gives mean ± std over them
+    steps: int = 5000  # gradient steps of each policy
+    methods: tuple[str, ...] = tuple(METHODS)  # what to compare
+    out: Path = FIGURES  # folder of the figure
+    n_timesteps: tuple[int, ...] = (2, 5, 10, 50)  # numbers of denoising steps
+
+
+def make_figure(args):
+    rows = {}
+    slow = []  # rows that only the first seed runs
+    for bandit, (rewards, best) in BANDITS.items():
+        for n in args.n_timesteps:
+            exact = partial(exact_policy, n, CORNERS[best])
+            settings = dict(make_policy=exact, rewards=rewards, steps=0)
+            rows[row_name(bandit, "exact clone of the best", n)] = (clone, settings)
+            for method in args.methods:
+                control = method.endswith("own networks")
+                if control and n != CONTROL:
+                    continue
+                row = row_name(bandit, method, n)
+                make_policy = partial(METHODS[method], n)
+                settings = dict(make_policy=make_policy, rewards=rewards, steps=args.steps)
+                rows[row] = (learn, settings)
+                if control or n > CONTROL:
+                    slow.append(row)
+    results = run_seeds(rows, args, first_seed_only=slow)
+
+    shown = ["exact clone of the best", *args.methods]
+    figure = Figure(figsize=(2.5 * len(shown), 7.5), layout="constrained")
+    charts, panels = figure.subfigures(2, 1)
+    for axis, bandit in zip(charts.subplots(1, 2, sharey=True), BANDITS, strict=True):
+        draw_shares(axis, bandit, shown, results, args.n_timesteps)
+    charts.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    for axis, method in zip(panels.subplots(1, len(shown)), shown, strict=True):
+        runs = results[row_name("two best corners", method, CONTROL)]
+        draw(axis, runs[0][0], method, caption(runs), LINES[method]["color"])
+    panels.suptitle(f"two best corners, N = {CONTROL}, seed {args.seed}", fontsize=10)
+    save("few_steps", figure, args, results=results)
+    print(table(results, REWARD_COLUMNS))
+
+
+def row_name(bandit, method, n):
+    return f"{bandit}: {method}, N = {n}"
+
+
+def draw_shares(axis, bandit, methods, results, n_timesteps):
+    """A chart: the share of the samples on a best corner over N, a line for each method."""
+    for method in methods:
+        points = []  # (N, mean share, its deviation over the seeds)
+        for n in n_timesteps:
+            runs = results.get(row_name(bandit, method, n), [])
+            shares = [numbers["best_corner"] for _, numbers in runs]
+            if shares:
+                points.append((n, np.mean(shares), np.std(shares)))
+        steps, means, stds = np.transpose(points)
+        axis.errorbar(steps, means, stds, label=method, capsize=3, **LINES[method])
+    axis.set(title=bandit, xlabel="denoising steps N", xscale="log")
+    axis.set_xticks(n_timesteps, n_timesteps)
+    axis.minorticks_off()
+    axis.set(ylabel="share of the samples on a best corner", ylim=(-0.03, 1.03))
+
+
+def caption(runs):
+    """The lines under a panel."""
+    share = summary(runs, "best_corner", ".0%")
+    return f"on a best corner:\n{share}"
+
+
+if __name__ == "__main__":
+    run_script(Args, make_figure, description=__doc__)
