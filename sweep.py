@@ -15,13 +15,14 @@ and what was stopped goes on, so the same command goes on after any interruption
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import ray
-import torch
 import tyro
 from matplotlib.figure import Figure
 from scipy.stats import trim_mean
@@ -31,24 +32,19 @@ import diffusion_ql
 from diffusion_ql import DiffusionQL, UserError, write
 
 SELECTIONS = ["final", "online", "offline"]
-# Table 1 of the paper: means over five seeds.
 # fmt: off
-PAPER_SCORES = {
-    "Gym": {
-        "halfcheetah-medium-v2": 51.1, "hopper-medium-v2": 90.5, "walker2d-medium-v2": 87.0,
-        "halfcheetah-medium-replay-v2": 47.8, "hopper-medium-replay-v2": 101.3,
-        "walker2d-medium-replay-v2": 95.5, "halfcheetah-medium-expert-v2": 96.8,
-        "hopper-medium-expert-v2": 111.1, "walker2d-medium-expert-v2": 110.1,
-    },
-    "AntMaze": {
-        "antmaze-umaze": 93.4, "antmaze-umaze-diverse": 66.2, "antmaze-medium-play": 76.6,
-        "antmaze-medium-diverse": 78.6, "antmaze-large-play": 46.4, "antmaze-large-diverse": 56.6,
-    },
-    "Adroit": {"pen-human-v1": 72.8, "pen-cloned-v1": 57.3},
-    "Kitchen": {"kitchen-complete": 84.0, "kitchen-partial": 60.5, "kitchen-mixed": 62.6},
-}
+PAPER = pd.Series({  # Table 1 of the paper: means over five seeds
+    "halfcheetah-medium-v2": 51.1, "hopper-medium-v2": 90.5, "walker2d-medium-v2": 87.0,
+    "halfcheetah-medium-replay-v2": 47.8, "hopper-medium-replay-v2": 101.3,
+    "walker2d-medium-replay-v2": 95.5, "halfcheetah-medium-expert-v2": 96.8,
+    "hopper-medium-expert-v2": 111.1, "walker2d-medium-expert-v2": 110.1,
+    "antmaze-umaze": 93.4, "antmaze-umaze-diverse": 66.2, "antmaze-medium-play": 76.6,
+    "antmaze-medium-diverse": 78.6, "antmaze-large-play": 46.4, "antmaze-large-diverse": 56.6,
+    "pen-human-v1": 72.8, "pen-cloned-v1": 57.3,
+    "kitchen-complete": 84.0, "kitchen-partial": 60.5, "kitchen-mixed": 62.6,
+})
 # fmt: on
-PAPER = pd.concat([pd.Series(scores) for scores in PAPER_SCORES.values()])  # {task: score}
+DOMAINS = {"Gym": "-v2", "AntMaze": "antmaze", "Adroit": "pen", "Kitchen": "kitchen"}  # in names
 
 
 @dataclass
@@ -63,13 +59,11 @@ class Options:
     report: bool = False  # train nothing: write table and curves of what is there
 
 
-# ---- Runs ----------------------------------------------------------------------------------------
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Progress:
     """The step that each run has reached."""
 
-    def __init__(self):
-        self.steps = {}
+    steps = {}
 
     def report(self, folder, step):
         self.steps[folder] = step
@@ -78,21 +72,12 @@ class Progress:
         return sum(self.steps.values())
 
 
-@ray.remote
-def prepare(env):
-    """Downloads or makes a dataset, once, before the runs that need it."""
-    diffusion_ql.load_dataset(env)
-
-
 @ray.remote(max_retries=-1)
-def run(args, agent_class, progress, prepared):
+def run(args, agent_class, progress):
     """One run of the sweep, from the beginning or from its checkpoint."""
-    torch.set_num_threads(1)
 
     class RemoteBar(tqdm):
-        """Where tqdm would draw its bar, this one reports its step."""
-
-        def display(self, *_, **__):
+        def display(self, *_, **__):  # tqdm would draw the bar here
             progress.report.remote(args.out, self.n)
 
     if Path(args.out, "config.json").exists():
@@ -100,36 +85,35 @@ def run(args, agent_class, progress, prepared):
     diffusion_ql.train(args, agent_class=agent_class, progress_bar=RemoteBar)
 
 
-def plan(options, settings):
-    """The Args of all runs. settings: the remaining words of the command line."""
-    envs = PAPER.index if options.envs == ("paper",) else options.envs
+def plan(envs, seeds, out, settings=()):
+    """The Args of all runs. settings: options of diffusion_ql.py, as on its command line."""
+    envs = PAPER.index if list(envs) == ["paper"] else envs
     runs = []
-    for env in envs:
-        args = diffusion_ql.parse_args([*settings, "--env", env])
-        for seed in options.seeds:
-            folder = Path(options.out, env, str(seed)).resolve()
-            runs.append(replace(args, seed=seed, out=str(folder)))
+    for env, seed in product(envs, map(str, seeds)):
+        chosen = ["--env", env, "--seed", seed, "--out", str(Path(out, env, seed).resolve())]
+        runs.append(diffusion_ql.parse_args([*settings, *chosen]))
     return runs
 
 
-def sweep(runs, agent_class=DiffusionQL, gpus_per_run=0, address=""):
+def sweep(envs, seeds, out="runs/sweep", settings=(), agent_class=DiffusionQL, gpus=0, address=""):
     """Trains what is not finished yet. Returns the errors of runs that failed, a line for each.
 
-    runs: as `plan` makes them. Raises KeyboardInterrupt after Ctrl-C, once all runs have saved.
+    settings: as in `plan`; gpus: of each run; agent_class: a fork's. Raises UserError, and
+    KeyboardInterrupt after Ctrl-C, once all runs have saved.
     """
+    runs = plan(envs, seeds, out, settings)
     waiting = [args for args in runs if not Path(args.out, "result.json").exists()]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them are done")
     if not waiting:
         return []
+    for env in {args.env for args in waiting}:
+        with suppress(UserError):  # its runs will say what is wrong
+            diffusion_ql.load_dataset(env)  # downloaded or made once, before they start
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    variables = {"PYTHONPATH": str(Path(__file__).resolve().parent), "OMP_NUM_THREADS": "1"}
-    ray.init(address or None, log_to_driver=False, runtime_env={"env_vars": variables})
+    ray.init(address or None, log_to_driver=False)
     progress = Progress.remote()
-    prepared = {env: prepare.remote(env) for env in {args.env for args in waiting}}
-    tasks = {}
-    for args in waiting:
-        start = run.options(num_gpus=gpus_per_run).remote
-        tasks[start(args, agent_class, progress, prepared[args.env])] = args
+    start = run.options(num_gpus=gpus).remote
+    tasks = {start(args, agent_class, progress): args for args in waiting}
     try:
         return follow(tasks, progress)
     except KeyboardInterrupt:
@@ -151,42 +135,34 @@ def follow(tasks, progress):
             ended, pending = ray.wait(pending, timeout=1)
             bar.update(ray.get(progress.total.remote()) - bar.n)
             for task in ended:
-                folder = tasks[task].out
                 try:
                     ray.get(task)
-                    bar.write(f"finished: {folder}")
+                    bar.write(f"finished: {tasks[task].out}")
                 except ray.exceptions.RayError as error:
                     reason = str(getattr(error, "cause", error)).split("\n")[0]
-                    failed.append(f"failed: {folder}: {reason}")
+                    failed.append(f"failed: {tasks[task].out}: {reason}")
                     bar.write(failed[-1])
     return failed
 
 
-# ---- Table and curves ----------------------------------------------------------------------------
 def collect(out):
     """A table with a row per finished run: task, seed, and the score that each selection gives."""
     rows = []
     for path in sorted(Path(out).rglob("result.json")):
         *task, seed, _ = path.relative_to(out).parts
-        row = {"task": "/".join(task), "seed": int(seed)}
-        for selection, evaluation in json.loads(path.read_text()).items():
-            row[selection] = evaluation["score"]
-        rows.append(row)
+        result = json.loads(path.read_text())
+        scores = {selection: result[selection]["score"] for selection in SELECTIONS}
+        rows.append({"task": "/".join(task), "seed": int(seed), **scores})
     if not rows:
         raise UserError(f"no run is finished in {out}: train first, or give another --out")
     return pd.DataFrame(rows)
 
 
 def interquartile_mean(runs, selection):
-    """The mean of the middle half of all scores, and its 95 % interval, as a text.
-
-    The interval is a bootstrap that draws seeds anew within each task (Agarwal et al. 2021).
-    """
-    by_task = runs.groupby("task")[selection]
-    estimates = []
-    for i in range(1000):
-        drawn = by_task.sample(frac=1, replace=True, random_state=i)
-        estimates.append(trim_mean(drawn, 0.25))
+    """The mean of the middle half of all scores, and its 95 % interval by a bootstrap."""
+    by_task = runs.groupby("task")[selection]  # each draws its seeds anew (Agarwal et al. 2021)
+    draws = (by_task.sample(frac=1, replace=True, random_state=i) for i in range(1000))
+    estimates = [trim_mean(scores, 0.25) for scores in draws]
     low, high = np.percentile(estimates, [2.5, 97.5])
     return f"{trim_mean(runs[selection], 0.25):.1f} [{low:.1f}, {high:.1f}]"
 
@@ -195,14 +171,15 @@ def make_table(runs):
     """A row per task: mean ± std over the seeds, and the paper's score; then the averages."""
     tasks = runs.groupby("task")
     means = tasks[SELECTIONS].mean()
-    stds = tasks[SELECTIONS].std(ddof=0)
-    table = means.map("{:.1f}".format) + " ± " + stds.map("{:.1f}".format)
+    table = tasks[SELECTIONS].agg(lambda scores: f"{scores.mean():.1f} ± {scores.std(ddof=0):.1f}")
     table["paper"] = PAPER
-    table["seeds"] = tasks.size().astype(object)
-    for domain, scores in PAPER_SCORES.items():
-        if set(scores) <= set(means.index):  # complete, as in Table 1
-            averages = [*means.loc[list(scores)].mean(), np.mean(list(scores.values()))]
-            table.loc[f"average of {domain}"] = [*np.round(averages, 1), ""]
+    table["seeds"] = tasks.size()
+    table = table.astype(object)
+    for domain, name in DOMAINS.items():
+        paper = PAPER[PAPER.index.str.contains(name)]
+        if paper.index.isin(means.index).all():  # complete, as in Table 1
+            averages = [*means.loc[paper.index].mean(), paper.mean()]
+            table.loc[f"average of {domain}"] = [*np.round(averages, 1), None]
     over_all = [interquartile_mean(runs, selection) for selection in SELECTIONS]
     table.loc["interquartile mean [95 %]"] = [*over_all, None, len(runs)]
     return table.fillna("").reset_index()
@@ -212,21 +189,19 @@ def draw_curves(out, runs, path):
     """A panel per task: each seed thin, their mean thick, the spread, and the paper's score."""
     tasks = runs.groupby("task")["seed"]
     columns = min(4, len(tasks))
-    lines = -(-len(tasks) // columns)  # rounded up
-    figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
+    rows = (len(tasks) + columns - 1) // columns
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     for place, (task, seeds) in enumerate(tasks, start=1):
-        axis = figure.add_subplot(lines, columns, place)
-        scores = pd.DataFrame()
-        for seed in seeds:
-            progress = pd.read_csv(Path(out, task, str(seed), "progress.csv"), index_col="step")
-            scores = scores.join(progress["score"].rename(seed), how="outer")
+        axis = figure.add_subplot(rows, columns, place)
+        files = [Path(out, task, str(seed), "progress.csv") for seed in seeds]
+        curves = [pd.read_csv(file, index_col="step")["score"] for file in files]
+        scores = pd.concat(curves, axis=1)
         mean = scores.mean(axis=1)
         std = scores.std(axis=1, ddof=0)
         axis.plot(scores, color="#0072B2", lw=0.6, alpha=0.6)
         axis.plot(mean, color="#0072B2", lw=2)
         axis.fill_between(mean.index, mean - std, mean + std, color="#0072B2", alpha=0.2)
-        if task in PAPER:
-            axis.axhline(PAPER[task], color="black", ls="--")
+        axis.axhline(PAPER.get(task, np.nan), color="black", ls="--")  # the paper's score
         axis.set(title=f"{task}, {len(seeds)} seeds", xlabel="gradient step", ylabel="score")
     figure.savefig(path, dpi=120)
 
@@ -243,14 +218,13 @@ def report(out):
     print(text)
 
 
-# ---- Command line --------------------------------------------------------------------------------
 def main():
     options, settings = tyro.cli(Options, description=__doc__, return_unknown_args=True)
     failed = []
     try:
         if not options.report:
-            runs = plan(options, settings)
-            failed = sweep(runs, gpus_per_run=options.gpus_per_run, address=options.address)
+            chosen = (options.envs, options.seeds, options.out, settings)
+            failed = sweep(*chosen, gpus=options.gpus_per_run, address=options.address)
         report(options.out)
     except KeyboardInterrupt:
         sys.exit(130)
