@@ -3,15 +3,23 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffusion_ql import DiffusionPolicy, DoubleCritic
-from toy_experiments import bandit
-from toy_experiments.cloning import CVAE, ExactDenoiser, mmd
-from toy_experiments.guided import BEAR, METHODS
+from toy_experiments import bandit, cloning, guided
+from toy_experiments.cloning import CVAE, ExactDenoiser, Gaussian, exact_policy, mmd
+from toy_experiments.guided import (
+    AWR,
+    BEAR,
+    GuidedDiffusion,
+    LastStepDiffusion,
+    act,
+    own_networks,
+)
 from toy_experiments.training import clone, learn, train
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "toy_experiments"
@@ -51,7 +59,7 @@ def test_the_data_is_a_function_of_the_seed():
 def test_measures_of_the_data_itself():
     numbers = bandit.measure(bandit.make_data(8000, seed=1).action, bandit.make_data(seed=0))
     assert numbers["on_mode"] > 0.999
-    assert numbers["imbalance"] < 0.001
+    assert numbers["smallest_corner"] == pytest.approx(0.25, abs=0.001)
     assert abs(numbers["energy_distance"]) < 0.003
     assert numbers["reward"] == pytest.approx(9.5 / 4, abs=0.01)
     assert numbers["edge"] < 0.001
@@ -62,7 +70,7 @@ def test_measures_of_known_distributions():
     best = bandit.measure(torch.tensor([0.8, -0.8]) + torch.randn(2000, 2) * 0.05, data)
     assert best["best_corner"] > 0.99
     assert best["reward"] == pytest.approx(5, abs=0.02)
-    assert best["imbalance"] == pytest.approx(0.75, abs=0.01)
+    assert best["smallest_corner"] == 0
     centre = bandit.measure(torch.zeros(2000, 2), data)
     assert centre["on_mode"] == 0
     assert centre["reward"] == 0
@@ -116,21 +124,85 @@ def test_the_exact_denoiser_is_the_expected_noise():
         torch.testing.assert_close(exact, noise[inside].mean(0), atol=0.03, rtol=0)
 
 
+def test_the_exact_denoiser_of_one_corner_knows_the_clean_action():
+    """With one Gaussian, the expected noise is linear in the noisy action."""
+    denoiser = ExactDenoiser(5, bandit.CORNERS[[3]])
+    x = torch.tensor([[0.0, 0.0], [0.2, 0.0], [0.4, 0.0]])
+    noise = denoiser(x, torch.tensor([2]), None)
+    torch.testing.assert_close(noise[0] + noise[2], 2 * noise[1])
+
+
 def test_few_steps_cannot_clone_the_corners_whatever_the_network():
     share = {}
     for n in (5, 50):
-        policy = DiffusionPolicy(2, 2, n)
-        policy.model = ExactDenoiser(n)
-        share[n] = bandit.measure(bandit.sample(policy), bandit.make_data())["on_mode"]
+        share[n] = clone(partial(exact_policy, n), steps=0)[-1]["on_mode"]
     assert 0.4 < share[5] < 0.6
     assert share[50] > 0.99
+    one_corner = clone(partial(exact_policy, 5, bandit.CORNERS[[3]]), steps=0)[-1]["on_mode"]
+    two_corners = clone(partial(exact_policy, 5, bandit.CORNERS[[0, 3]]), steps=0)[-1]["on_mode"]
+    assert one_corner > 0.99
+    assert 0.75 < two_corners < 0.9
 
 
 def test_gaussian_learns_mean_and_std():
-    policy, _, _ = clone("Gaussian", steps=600)
+    policy, _, _ = clone(Gaussian, steps=600)
     spread = policy.distribution(torch.zeros(1, 2))
     assert spread.mean.abs().max() < 0.15
     assert (spread.stddev - 0.8).abs().max() < 0.1
+
+
+def test_awr_weighs_an_action_by_its_q():
+    """Of two actions, one with Q higher by the temperature times log 3, its mean is 3 : 1."""
+
+    def critic(state, action):
+        q = 0.2 * torch.log(torch.tensor(3.0)) * (action[:, :1] > 0)
+        return q, q + 1  # the lower one counts
+
+    torch.manual_seed(0)
+    policy = AWR(temperature=0.2)
+    action = torch.tensor([[0.5, 0.0], [-0.5, 0.0]])
+    batch = bandit.make_data(2)._replace(action=action, state=torch.zeros(2, 2))
+    loss = policy.guided_loss(batch, critic)
+    log_likelihood = policy.distribution(batch.state).log_prob(action).sum(dim=-1)
+    expected = -(0.75 * log_likelihood[0] + 0.25 * log_likelihood[1])
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("policy_class", [GuidedDiffusion, LastStepDiffusion])
+def test_qs_gradient_reaches_the_steps_that_it_should(policy_class):
+    """With a network per step, it is seen which steps Q's gradient reaches."""
+    policy = own_networks(policy_class, 3)
+    policy.sample(torch.zeros(8, 2)).sum().backward()
+    reached = []
+    for network in policy.model.networks:
+        gradients = [parameter.grad for parameter in network.parameters()]
+        reached.append(any(gradient is not None and gradient.any() for gradient in gradients))
+    assert reached == [True, policy_class is GuidedDiffusion, policy_class is GuidedDiffusion]
+
+
+def test_a_network_per_step_gives_each_timestep_its_own():
+    model = own_networks(GuidedDiffusion, 3).model
+    x = torch.randn(4, 2)
+    state = torch.zeros(4, 2)
+    together = model(x, torch.tensor([0, 2, 1, 2]), state)
+    for row, t in enumerate([0, 2, 1, 2]):
+        alone = model(x[row : row + 1], torch.tensor([t]), state[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+
+
+def test_acting_prefers_a_high_q():
+    def critic(state, action):
+        q = 3 * action[:, :1]
+        return q, q
+
+    class Uniform:
+        def sample(self, state):
+            return 2 * torch.rand(len(state), 2) - 1
+
+    actions = act(Uniform(), critic, candidates=50, n=2000)
+    # the expected largest of 50 uniform numbers in [-1, 1]; softmax of 3x: coth(3) - 1/3
+    assert actions["best"][:, 0].mean() == pytest.approx(2 * 50 / 51 - 1, abs=0.01)
+    assert actions["softmax"][:, 0].mean() == pytest.approx(1.0050 - 1 / 3, abs=0.04)
 
 
 def test_cvae_clips_its_latent_when_sampling():
@@ -153,29 +225,29 @@ def test_bears_own_threshold_cannot_be_held():
 
 
 def test_cloning_by_diffusion_is_the_most_on_mode():
-    steps = {"Gaussian": 500, "CVAE": 1000, "MMD": 500, "diffusion": 1500}
+    steps = {"Gaussian": 300, "CVAE": 1000, "MMD": 300, "diffusion": 1500}
     on_mode = {}
-    for method in steps:
-        _, _, numbers = clone(method, steps=steps[method])
+    for method, make_policy in cloning.METHODS.items():
+        _, _, numbers = clone(make_policy, steps=steps[method])
         on_mode[method] = numbers["on_mode"]
     diffusion = on_mode.pop("diffusion")
     assert diffusion > 0.8
     assert max(on_mode.values()) < 0.4, on_mode
 
 
-def test_diffusion_ql_earns_the_most():
-    """The others are settled soon; Diffusion-QL first overshoots to the edge of the square."""
-    steps = {"TD3+BC": 600, "BCQ": 600, "BEAR": 300, "Diffusion-QL": 6000}
+def test_with_reward_awr_and_diffusion_ql_earn_more_than_the_data():
+    """The data earns 2.375. Diffusion-QL first overshoots to the edge of the square."""
+    steps = {"TD3+BC": 300, "AWR": 300, "BCQ": 300, "BEAR": 150, "Diffusion-QL": 3500}
     reward = {}
-    for method in METHODS:
-        _, _, _, numbers = learn(method, steps=steps[method])
+    for method, make_policy in guided.METHODS.items():
+        _, _, _, numbers = learn(make_policy, steps=steps[method])
         reward[method] = numbers["reward"]
         history = numbers["history"]
-    diffusion_ql = reward.pop("Diffusion-QL")  # the last one
-    assert diffusion_ql > 3
-    assert max(reward.values()) < 2, reward
+    assert reward.pop("Diffusion-QL") > 3  # the last one
     assert history[0]["edge"] > 0.5
     assert history[-1]["edge"] < 0.1
+    assert reward.pop("AWR") > 4
+    assert max(reward.values()) < 2.3, reward
 
 
 @pytest.mark.parametrize(
@@ -208,15 +280,26 @@ def test_an_unknown_method_is_an_error_of_one_line(script):
     assert len(bad.stderr.splitlines()) == 1  # so no traceback
 
 
-def test_figure_3_shows_every_n():
-    done = run_script("n_timesteps", "--steps", "10", "--out", "here", "--n-timesteps", "2", "3")
-    assert done.returncode == 0, done.stderr
-    results = json.loads(Path("here/n_timesteps.json").read_text())["results"]
-    assert list(results) == [
-        "exact denoiser, N = 2",
-        "exact denoiser, N = 3",
-        "diffusion, N = 2",
-        "diffusion, N = 3",
-        "Diffusion-QL, N = 2",
-        "Diffusion-QL, N = 3",
-    ]
+def test_the_other_experiments_write_figure_and_numbers():
+    """Each with few steps; what one has run, the next one finds again."""
+    rows = {
+        "n_timesteps": ["exact denoiser, N = 2", "exact denoiser, N = 5"],
+        "few_steps": ["two best corners: last step, N = 5"],
+        "expressiveness": ["AWR, top left pays 4.5", "the data, top left pays 4.5"],
+        "cvae_settings": ["KL weight 0.5, no clip", "KL weight 0.004, clip 0.5"],
+    }
+    options = ["--steps", "10", "--seeds", "1", "--out", "here"]
+    for script, expected in rows.items():
+        few = []
+        if script in ("n_timesteps", "few_steps"):
+            few = ["--n-timesteps", "2", "5"]
+        done = run_script(script, *options, *few)
+        assert done.returncode == 0, done.stderr
+        numbers = json.loads(Path(f"here/{script}.json").read_text())
+        found = {**numbers["results"], **numbers.get("references", {})}
+        assert set(expected) <= set(found)
+        assert Path(f"here/{script}.png").read_bytes().startswith(b"\x89PNG")
+    kept = len(list(Path("runs/toy_experiments").rglob("output.pkl")))
+    again = run_script("expressiveness", *options)
+    assert again.returncode == 0, again.stderr
+    assert len(list(Path("runs/toy_experiments").rglob("output.pkl"))) == kept

@@ -11,6 +11,7 @@ import pytest
 
 from diffusion_ql import load_dataset
 from toy_experiments import two_roads
+from toy_experiments.two_roads_pictures import shares
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +35,7 @@ def dataset(demonstrations, monkeypatch):
 def test_demonstrations_take_both_roads_half_the_time_and_one_is_better(dataset):
     paths = dataset.transitions.state[:, :2].reshape(-1, 60, 2).numpy()
     returns = dataset.transitions.reward.reshape(-1, 60).sum(1)
-    share = two_roads.shares(paths)
+    share = shares(paths)
     assert len(paths) == 200 and share["short"] > 0.45 and share["long"] > 0.45
     assert returns[::2].mean() > 2 * returns[1::2].mean() > 0
     assert dataset.state_dim == 8 and dataset.action_dim == 2
@@ -85,7 +86,7 @@ def test_shares_of_known_paths():
     below = np.array([[-3, 0], [0, -2], [3, -2]])
     above = np.array([[-3, 0], [0, 2], [3, -2]])
     blocked = np.array([[-3, 0], [-2, 0], [-1.6, 0]])
-    share = two_roads.shares(np.array([below, above, blocked, below]))
+    share = shares(np.array([below, above, blocked, below]))
     assert share == {"short": 0.5, "long": 0.25, "stuck": 0.25}
 
 

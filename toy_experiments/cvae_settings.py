@@ -37,7 +37,7 @@ VARIED = {  # a line of panels each: (KL weight, clip of the latent)
 @dataclass
 class Args(Options):
     seeds: int = 5  # how many seeds: the table gives mean ± std over them
-    steps: int = 5000  # gradient steps of each CVAE
+    steps: int = 3000  # gradient steps of each CVAE
     methods: tuple[str, ...] = tuple(VARIED)  # what to vary
     out: Path = FIGURES  # folder of the figure
 

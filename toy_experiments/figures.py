@@ -80,7 +80,7 @@ def cache_folder():
     code = hashlib.sha256((HERE.parent / "diffusion_ql.py").read_bytes())
     for name in ("bandit", "cloning", "guided", "training"):
         code.update((HERE / f"{name}.py").read_bytes())
-    return HERE.parent / "runs" / "toy_experiments" / code.hexdigest()[:8]
+    return Path("runs", "toy_experiments", code.hexdigest()[:8])
 
 
 def work(function, settings):

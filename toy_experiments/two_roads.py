@@ -5,8 +5,8 @@ its left side. Half of the demonstrations take the short road below the block, h
 above it. Every step at the goal is worth 1. So the data has two modes at the start, whose average
 runs into the pocket, and one of them is better.
 
-This file holds the environment TwoRoads-v0, the collecting of the Minari dataset toy/two-roads-v0,
-and the drawing of paths. It imports nothing of ours: diffusion_ql.py imports it.
+This file holds the environment TwoRoads-v0 and the collecting of the Minari dataset
+toy/two-roads-v0. It imports nothing of ours: diffusion_ql.py imports it.
 """
 
 import os
@@ -33,7 +33,6 @@ MAZE = [
 START = (-3, 0)
 GOAL = (3, -2)
 ROADS = {"short": [(-2, -2), GOAL], "long": [(-2, 2), (2.5, 2), GOAL]}  # waypoints (x, y)
-COLORS = {"short": "#0072B2", "long": "#E69F00", "stuck": "#999999"}
 STEPS = 60  # decisions in an episode
 HOLD = 5  # simulator steps (of 0.01 s) for which an action is held
 NAME = "toy/two-roads-v0"
@@ -45,49 +44,21 @@ class TwoRoads(PointMazeEnv):
     Actions (2,) are forces in [-1, 1], held for 5 simulator steps.
     """
 
-    episodes = []  # the paths (STEPS, 2) of the episodes that were driven in this process
-
     def __init__(self, render_mode=None):
         super().__init__(maze_map=MAZE, render_mode=render_mode)
-        self.path = []
-
-    def reset(self, **kwargs):
-        self.path = []
-        return super().reset(**kwargs)
 
     def step(self, action):
-        self.path.append(self.point_env.data.qpos.copy())
         for _ in range(HOLD):
             result = super().step(action)
-        if len(self.path) == STEPS:
-            TwoRoads.episodes.append(np.array(self.path))
         return result
-
-    def draw_episodes(self, folder, last=100):
-        """Draws the demonstrations and this process's last episodes, if any: folder/roads.png."""
-        import minari
-        from matplotlib.figure import Figure
-
-        if not TwoRoads.episodes:
-            return
-        demonstrations = [
-            episode.observations["observation"][:-1, :2]
-            for episode in minari.load_dataset(NAME).iterate_episodes()
-        ]
-        panels = {"demonstrations": demonstrations, "the last episodes": TwoRoads.episodes[-last:]}
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        for axis, (title, paths) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-            draw_paths(axis, np.array(paths), title, describe(shares(np.array(paths))))
-        path = Path(folder) / "roads.png"
-        figure.savefig(path, dpi=150)
-        print(f"picture: {path}")
 
 
 if "TwoRoads-v0" not in gym.registry:
-    gym.register("TwoRoads-v0", "toy_experiments.two_roads:TwoRoads", max_episode_steps=STEPS)
+    gym.register(
+        "TwoRoads-v0", "toy_experiments.two_roads_pictures:DrawnTwoRoads", max_episode_steps=STEPS
+    )
 
 
-# ---- Collecting ----------------------------------------------------------------------------------
 def drive(env, road, rng, noise, speed, seed):
     """One episode of a controller that heads for waypoints.
 
@@ -143,8 +114,9 @@ def make(minari_id=NAME, episodes=200, seed=0):
     for i in range(episodes):
         road = ("short", "long")[i % 2]
         observations, actions, rewards = drive(env, road, rng, noise=0.3, speed=4.5, seed=seed + i)
-        names = observations[0].keys()
-        stacked = {name: np.stack([one[name] for one in observations]) for name in names}
+        stacked = {}
+        for name in observations[0]:
+            stacked[name] = np.stack([observation[name] for observation in observations])
         never = np.zeros(STEPS, dtype=bool)
         at_the_end = np.arange(STEPS) == STEPS - 1
         buffers.append(
@@ -175,37 +147,3 @@ def make(minari_id=NAME, episodes=200, seed=0):
         for metadata in Path(workshop, minari_id).parent.glob("namespace_metadata.json"):
             metadata.replace(folder.parent / metadata.name)
         Path(workshop, minari_id).replace(folder)
-
-
-# ---- Paths ---------------------------------------------------------------------------------------
-def shares(paths):
-    """The shares of paths (episodes, steps, 2) that pass the block on each road, or not at all."""
-    passed = paths[:, :, 0].max(axis=1) > 1.5  # the block's right edge
-    middle = np.abs(paths[:, :, 0]).argmin(axis=1)  # the step at which a path crosses x = 0
-    above = paths[np.arange(len(paths)), middle, 1] > 0
-    return {
-        "short": float(np.mean(passed & ~above)),
-        "long": float(np.mean(passed & above)),
-        "stuck": float(np.mean(~passed)),
-    }
-
-
-def describe(share):
-    return ", ".join(f"{name} {100 * part:.0f} %" for name, part in share.items())
-
-
-def draw_paths(axis, paths, title, caption=""):
-    """One panel: the maze and paths (episodes, steps, 2) in it, coloured by road."""
-    from matplotlib.colors import ListedColormap
-
-    walls = np.array([[cell == 1 for cell in row] for row in MAZE])
-    height, width = walls.shape
-    extent = (-width / 2, width / 2, -height / 2, height / 2)
-    axis.imshow(walls, extent=extent, cmap=ListedColormap(["white", "#444444"]))
-    for path in paths:
-        share = shares(path[None])
-        road = max(share, key=share.get)
-        axis.plot(path[:, 0], path[:, 1], color=COLORS[road], lw=0.7, alpha=0.5)
-    axis.plot(*START, "ko", ms=7)
-    axis.plot(*GOAL, "k*", ms=12)
-    axis.set(title=title, xlabel=caption, xticks=[], yticks=[])

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from repository import FIGURES
 
 from diffusion_ql import UserError, load_dataset, write
-from toy_experiments.two_roads import STEPS, describe, draw_paths, shares
+from toy_experiments.two_roads import STEPS
 from toy_experiments.two_roads_agents import GaussianClone, drive_policy, load_run
+from toy_experiments.two_roads_pictures import describe, draw_paths, shares
 
 METHODS = {"ql": "Diffusion-QL", "bc": "cloning by diffusion"}
 
