@@ -36,6 +36,7 @@ def undisturbed(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # other tests run beside this one
         make_minari(ENVS[0], episodes=6, refs=(0, 100))
         make_minari(ENVS[1], episodes=6, seed=7, refs=(0, 100))
         process = start(*TASKS, "--out", "whole")
@@ -49,6 +50,7 @@ def here(undisturbed, monkeypatch):
     monkeypatch.chdir(undisturbed[0])
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(undisturbed[0] / "minari"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parent))  # for Ray's workers
 
 
