@@ -86,11 +86,13 @@ def run(args, agent_class, progress):
 
 
 def plan(envs, seeds, out, settings=()):
-    """The Args of all runs. settings: options of diffusion_ql.py, as on its command line."""
+    """The Args of all runs. settings: options of diffusion_ql.py, which a begun run keeps."""
     envs = PAPER.index if list(envs) == ["paper"] else envs
     runs = []
     for env, seed in product(envs, map(str, seeds)):
-        chosen = ["--env", env, "--seed", seed, "--out", str(Path(out, env, seed).resolve())]
+        folder = Path(out, env, seed).resolve()
+        resume = ["--resume", str(folder)] if (folder / "config.json").exists() else []
+        chosen = ["--env", env, "--seed", seed, "--out", str(folder), *resume]
         runs.append(diffusion_ql.parse_args([*settings, *chosen]))
     return runs
 
@@ -110,20 +112,18 @@ def sweep(envs, seeds, out="runs/sweep", settings=(), agent_class=DiffusionQL, g
         with suppress(UserError):  # its runs will say what is wrong
             diffusion_ql.load_dataset(env)  # downloaded or made once, before they start
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address or None, log_to_driver=False)
-    progress = Progress.remote()
-    start = run.options(num_gpus=gpus).remote
-    tasks = {start(args, agent_class, progress): args for args in waiting}
-    try:
-        return follow(tasks, progress)
-    except KeyboardInterrupt:
-        print("stopping: all runs save; the same command goes on", file=sys.stderr)
-        for task in tasks:
-            ray.cancel(task)
-        ray.wait(list(tasks), num_returns=len(tasks), timeout=120)
-        raise
-    finally:
-        ray.shutdown()
+    with ray.init(address or "local", log_to_driver=False):
+        progress = Progress.remote()
+        start = run.options(num_gpus=gpus).remote
+        tasks = {start(args, agent_class, progress): args for args in waiting}
+        try:
+            return follow(tasks, progress)
+        except KeyboardInterrupt:
+            print("stopping: all runs save; the same command goes on", file=sys.stderr)
+            for task in tasks:
+                ray.cancel(task)  # as Ctrl-C: a run saves, and stops
+            ray.wait(list(tasks), num_returns=len(tasks), timeout=120)
+            raise
 
 
 def follow(tasks, progress):
@@ -139,7 +139,7 @@ def follow(tasks, progress):
                     ray.get(task)
                     bar.write(f"finished: {tasks[task].out}")
                 except ray.exceptions.RayError as error:
-                    reason = str(getattr(error, "cause", error)).split("\n")[0]
+                    reason = " ".join(str(getattr(error, "cause", error)).splitlines()[:2])
                     failed.append(f"failed: {tasks[task].out}: {reason}")
                     bar.write(failed[-1])
     return failed
@@ -229,7 +229,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", *failed, sep="\n", file=sys.stderr)
         sys.exit(2)
     if failed:
         sys.exit("\n".join(failed))

@@ -15,6 +15,7 @@ from conftest import TINY, flags, make_minari
 from ray.cluster_utils import Cluster
 
 import sweep
+from diffusion_ql import UserError
 from sweep import PAPER, collect, interquartile_mean, main, make_table, plan
 
 SCRIPT = Path(sweep.__file__)
@@ -132,6 +133,8 @@ def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "ray", None)  # it must not be needed
     assert sweep.sweep(ENVS, (0, 1), "whole", SETTINGS) == []
     assert "4 runs, 4 of them are done" in capsys.readouterr().out
+    with pytest.raises(UserError, match="keeps its settings"):
+        sweep.sweep(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
 
 
 def made_up(scores):

@@ -3,8 +3,9 @@
     python toy_experiments/expressiveness.py
 
 The best corner (bottom right) pays 5. The second best one, top left, pays 3 in Figure 2; here it
-pays more and more, up to the same 5. A Gaussian that clones good actions more than bad ones (AWR)
-can represent one corner, but not two.
+pays more and more, up to the same 5. AWR clones good actions more than bad ones, with a Gaussian:
+it can represent one corner, which is all that it takes to earn 5, but a likelihood with weights on
+two corners has its maximum between them.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from repository import FIGURES
 
+from diffusion_ql import UserError
 from toy_experiments.bandit import make_data, measure
 from toy_experiments.command_line import Options, check_number, run_script
 from toy_experiments.figures import COLORS, REWARD_COLUMNS, draw, run_seeds, save, summary, table
@@ -47,6 +49,8 @@ class Args(Options):
     def __post_init__(self):
         super().__post_init__()
         check_number("top_left", self.top_left, lowest=0)
+        if max(self.top_left) > 5:
+            raise UserError("--top-left: give numbers up to 5, what the best corner pays")
 
 
 def make_figure(args):

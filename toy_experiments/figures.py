@@ -49,7 +49,7 @@ REWARD_COLUMNS = {
     "on_mode": ("on mode", ".1%"),
     "edge": ("at the edge", ".1%"),
 }
-ACTING_COLUMNS = {  # of every method under the same rules (guided.ACTING)
+ACTING_COLUMNS = {  # of every method under the same rules (guided.act)
     "reward": ("reward: a sample", ".2f"),
     "reward, softmax of 50": ("softmax of 50", ".2f"),
     "reward, best of 50": ("best of 50", ".2f"),
@@ -129,7 +129,7 @@ def draw(axis, actions, title, caption="", color=None):
 def draw_methods(results, seed, data_caption, caption):
     """A Figure with a panel for the data of a seed, and one for each method's first run.
 
-    caption(numbers): the lines under a method's panel.
+    caption(runs): the lines under a method's panel.
     """
     figure = Figure(figsize=(2.5 * (1 + len(results)), 3.7), layout="constrained")
     data_axis, *axes = figure.subplots(1, 1 + len(results))
