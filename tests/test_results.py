@@ -41,3 +41,31 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name, columns):
     if columns is ACTING_COLUMNS:
         rows = {row: runs for row, runs in rows.items() if "reward, best of 50" in runs[0][1]}
     assert table(rows, columns) in (TOYS / "README.md").read_text()
+
+
+def share(row):
+    return values("few_steps", row, "best_corner")
+
+
+def test_why_few_steps_suffice():
+    one = "one best corner: "
+    two = "two best corners: "
+    # the last step alone does worse with N = 5, in every seed, and as well with N = 2
+    assert (
+        share(one + "last step, N = 5").max() < 0.5 < 0.85 < share(one + "whole chain, N = 5").min()
+    )
+    assert (share(two + "last step, N = 5") < share(two + "whole chain, N = 5")).all()
+    assert share(one + "last step, N = 2").mean() > share(one + "whole chain, N = 2").mean() - 0.05
+    for bandit in (one, two):
+        for gradient in ("whole chain", "last step"):
+            own = share(f"{bandit}{gradient}, own networks, N = 5")[0]
+            assert abs(own - share(f"{bandit}{gradient}, N = 5").mean()) < 0.05
+    # with two best corners, N = 5 blurs again, no less than an exact clone, and keeps both corners
+    exact = share(two + "exact clone of the best, N = 5")
+    assert share(two + "whole chain, N = 5").max() < exact.min()
+    corners = values("few_steps", two + "whole chain, N = 5", "corners")  # (seeds, 4)
+    assert corners[:, [0, 3]].min() > 0.1
+    # with N = 2 every seed keeps one corner, where an exact clone fails
+    corners = values("few_steps", two + "whole chain, N = 2", "corners")
+    assert corners[:, [0, 3]].min(axis=1).max() < 0.01
+    assert share(two + "exact clone of the best, N = 2").max() < 0.12
