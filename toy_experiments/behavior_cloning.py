@@ -21,6 +21,7 @@ from toy_experiments.figures import (
     draw_methods,
     run_seeds,
     save,
+    seeds_text,
     table,
 )
 from toy_experiments.training import clone
@@ -60,9 +61,8 @@ def make_figure(args):
         data_caption="four corners,\nstd 0.05 around each",
         caption=cloning_caption,
     )
-    title = f"Cloning: 2,000 samples of each policy ({args.steps:,} steps; diffusion with N = "
-    title += f"{args.n_timesteps}; the picture is of seed {args.seed}, the numbers of {args.seeds})"
-    figure.suptitle(title, fontsize=10)
+    settings = f"{args.steps:,} steps; diffusion with N = {args.n_timesteps}"
+    figure.suptitle(f"Cloning ({settings}; {seeds_text(args)})", fontsize=10)
     save("behavior_cloning", figure, args, results=results)
     print(table(results, CLONING_COLUMNS))
 

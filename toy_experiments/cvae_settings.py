@@ -22,6 +22,7 @@ from toy_experiments.figures import (
     draw,
     run_seeds,
     save,
+    seeds_text,
     table,
 )
 from toy_experiments.training import clone
@@ -60,8 +61,7 @@ def make_figure(args):
             samples, _ = results[row][0]
             draw(axis, samples, row, cloning_caption(results[row]), COLORS["CVAE"])
         line[0].set_ylabel(f"varied: {method}")
-    title = "The CVAE's two settings: 2,000 samples of each policy (the picture is of seed "
-    figure.suptitle(f"{title}{args.seed}, the numbers of {args.seeds})", fontsize=10)
+    figure.suptitle(f"The CVAE's two settings ({seeds_text(args)})", fontsize=10)
     save("cvae_settings", figure, args, results=results)
     print(table(results, CLONING_COLUMNS))
 

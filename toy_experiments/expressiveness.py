@@ -20,7 +20,16 @@ from repository import FIGURES
 from diffusion_ql import UserError
 from toy_experiments.bandit import make_data, measure
 from toy_experiments.command_line import Options, check_number, run_script
-from toy_experiments.figures import COLORS, REWARD_COLUMNS, draw, run_seeds, save, summary, table
+from toy_experiments.figures import (
+    COLORS,
+    REWARD_COLUMNS,
+    draw,
+    run_seeds,
+    save,
+    seeds_text,
+    summary,
+    table,
+)
 from toy_experiments.guided import AWR, GuidedDiffusion
 from toy_experiments.training import learn
 
@@ -74,7 +83,7 @@ def make_figure(args):
             runs = results[row_name(method, top_left)]
             caption = f"top left pays {top_left:g}\nreward {summary(runs, 'reward', '.2f')}"
             draw(axis, runs[0][0], method, caption, STYLES[method]["color"])
-    panels.suptitle(f"2,000 samples of each policy, seed {args.seed}", fontsize=10)
+    panels.suptitle(seeds_text(args), fontsize=10)
     save("expressiveness", figure, args, results=results, references=compared)
     print(table({**compared, **results}, REWARD_COLUMNS))
 

@@ -25,7 +25,15 @@ from repository import FIGURES
 from toy_experiments.bandit import CORNERS
 from toy_experiments.cloning import exact_policy
 from toy_experiments.command_line import Options, run_script
-from toy_experiments.figures import REWARD_COLUMNS, draw, run_seeds, save, summary, table
+from toy_experiments.figures import (
+    REWARD_COLUMNS,
+    draw,
+    run_seeds,
+    save,
+    seeds_text,
+    summary,
+    table,
+)
 from toy_experiments.guided import GuidedDiffusion, LastStepDiffusion, own_networks
 from toy_experiments.training import clone, learn
 
@@ -88,10 +96,7 @@ def make_figure(args):
             draw(axis, runs[0][0], method, caption(runs), LINES[method]["color"])
         else:
             axis.set_axis_off()
-    title = (
-        f"two best corners, N = {n} (the samples are of seed {args.seed}, the numbers of all seeds)"
-    )
-    panels.suptitle(title, fontsize=10)
+    panels.suptitle(f"two best corners, N = {n} ({seeds_text(args)})", fontsize=10)
     save("few_steps", figure, args, results=results)
     print(table(results, REWARD_COLUMNS))
 

@@ -140,12 +140,20 @@ def draw_methods(results, seed, data_caption, caption):
     return figure
 
 
+def seeds_text(args):
+    """What the samples and the numbers of a figure are of."""
+    numbers = "numbers of this seed"
+    if args.seeds > 1:
+        numbers = f"numbers: mean ± std over {args.seeds} seeds"
+    return f"2,000 samples of seed {args.seed}; {numbers}"
+
+
 def cloning_caption(runs):
     """The lines under a panel of cloning: a mean over the runs, one for each seed."""
     return (
         f"on mode {summary(runs, 'on_mode', '.0%')}\n"
         f"smallest corner {summary(runs, 'smallest_corner', '.0%')}\n"
-        f"energy distance² {summary(runs, 'energy_distance', '.3f')}"
+        f"energy distance²\n{summary(runs, 'energy_distance', '.3f')}"
     )
 
 

@@ -23,6 +23,7 @@ from toy_experiments.figures import (
     draw,
     run_seeds,
     save,
+    seeds_text,
     table,
 )
 from toy_experiments.training import clone
@@ -57,8 +58,7 @@ def make_figure(args):
         samples, _ = runs[0]
         method = row.split(",")[0]
         draw(axis, samples, row, cloning_caption(runs), COLORS[method])
-    title = "Cloning with N denoising steps: 2,000 samples of each policy (the picture is of seed "
-    figure.suptitle(f"{title}{args.seed}, the numbers of {args.seeds})", fontsize=10)
+    figure.suptitle(f"Cloning with N denoising steps ({seeds_text(args)})", fontsize=10)
     save("n_timesteps", figure, args, results=results)
     print(table(results, CLONING_COLUMNS))
 

@@ -24,6 +24,7 @@ from toy_experiments.figures import (
     reward_caption,
     run_seeds,
     save,
+    seeds_text,
     table,
 )
 from toy_experiments.guided import METHODS
@@ -58,9 +59,8 @@ def make_figure(args):
     for (x, y), reward in zip(CORNERS.tolist(), REWARDS.tolist(), strict=True):
         place = (x / 2, y / 2)
         figure.axes[0].annotate(f"{reward:g}", place, ha="center", va="center", fontsize=12)
-    title = f"With reward: 2,000 samples of each policy ({args.steps:,} steps; Diffusion-QL with "
-    title += f"N = {args.n_timesteps}; the picture is of seed {args.seed}, the numbers of "
-    figure.suptitle(f"{title}{args.seeds})", fontsize=10)
+    settings = f"{args.steps:,} steps; Diffusion-QL with N = {args.n_timesteps}"
+    figure.suptitle(f"With reward ({settings}; {seeds_text(args)})", fontsize=10)
 
     name = "q_learning"
     if args.n_timesteps != Args.n_timesteps:
