@@ -28,6 +28,7 @@ def values(name, row, measure):
     "name, columns",
     [
         ("behavior_cloning", CLONING_COLUMNS),
+        ("cvae_settings", CLONING_COLUMNS),
         ("n_timesteps", CLONING_COLUMNS),
         ("q_learning", REWARD_COLUMNS),
         ("q_learning", ACTING_COLUMNS),
@@ -104,3 +105,20 @@ def test_cloning():
     cvae = np.sort(on_mode["CVAE"])
     assert cvae[:2].max() < 0.22 and cvae[2:].min() > 0.65 and cvae.max() < 0.71
     assert 0.1 > values("behavior_cloning", "MMD", "corners").min() > 0.03  # all four corners
+
+
+def test_what_ruins_the_cvae():
+    on_mode = {row: values("cvae_settings", row, "on_mode") for row in load("cvae_settings")}
+    ruined = on_mode["KL weight 0.5, clip 0.5"] < 0.25
+    assert ruined.sum() == 2
+    # without the clip, no seed is ruined; with it, a lower KL weight helps these two a little
+    assert on_mode["KL weight 0.5, no clip"].min() > 0.65
+    assert on_mode["KL weight 0.1, clip 0.5"][ruined].max() < 0.4
+    assert on_mode["KL weight 0.1, clip 0.5"][~ruined].min() > 0.77
+    # both together are best, and a very low weight is worst
+    assert on_mode["KL weight 0.1, no clip"].min() > 0.75
+    assert on_mode["KL weight 0.02, no clip"].min() > 0.74
+    for clip in ("clip 0.5", "no clip"):
+        lowest = on_mode[f"KL weight 0.004, {clip}"]
+        assert (lowest < 0.02).sum() >= 2
+    assert max(values.max() for values in on_mode.values()) < 0.8  # threads remain
