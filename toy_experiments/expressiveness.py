@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from repository import FIGURES
@@ -24,6 +23,7 @@ from toy_experiments.figures import (
     COLORS,
     REWARD_COLUMNS,
     draw,
+    draw_line,
     run_seeds,
     save,
     seeds_text,
@@ -113,13 +113,8 @@ def references(top_lefts, seed):
 def draw_rewards(axis, results, args):
     """The chart: what the samples earn over what the second best corner pays."""
     for method in ("the data", "uniformly random", *args.methods):
-        means = []
-        stds = []
-        for top_left in args.top_left:
-            rewards = [numbers["reward"] for _, numbers in results[row_name(method, top_left)]]
-            means.append(np.mean(rewards))
-            stds.append(np.std(rewards))
-        axis.errorbar(args.top_left, means, stds, capsize=3, label=method, **STYLES[method])
+        rows = {top_left: row_name(method, top_left) for top_left in args.top_left}
+        draw_line(axis, rows, results, "reward", label=method, **STYLES[method])
     axis.set(xlabel="mean reward of the top left corner", ylabel="mean reward of the samples")
     axis.set(ylim=(-0.2, 5.2), xticks=args.top_left)
     axis.legend(loc="center left")

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 from repository import FIGURES
 
@@ -28,6 +27,7 @@ from toy_experiments.command_line import Options, run_script
 from toy_experiments.figures import (
     REWARD_COLUMNS,
     draw,
+    draw_line,
     run_seeds,
     save,
     seeds_text,
@@ -125,15 +125,8 @@ def is_slow(row):
 def draw_shares(axis, bandit, methods, results, n_timesteps):
     """A chart: the share of the samples on a best corner over N, a line for each method."""
     for method in methods:
-        points = []  # (N, mean share, its deviation over the seeds)
-        for n in n_timesteps:
-            runs = results.get(row_name(bandit, method, n), [])
-            shares = [numbers["best_corner"] for _, numbers in runs]
-            if shares:
-                points.append((n, np.mean(shares), np.std(shares)))
-        if points:
-            steps, means, stds = np.transpose(points)
-            axis.errorbar(steps, means, stds, label=method, capsize=3, **LINES[method])
+        rows = {n: row_name(bandit, method, n) for n in n_timesteps}
+        draw_line(axis, rows, results, "best_corner", label=method, **LINES[method])
     axis.set(title=bandit, xlabel="denoising steps N", xscale="log")
     axis.set_xticks(n_timesteps, n_timesteps)
     axis.minorticks_off()

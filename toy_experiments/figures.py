@@ -140,6 +140,21 @@ def draw_methods(results, seed, data_caption, caption):
     return figure
 
 
+def draw_line(axis, rows, results, measure, **style):
+    """A line of a chart: mean ± std of a measure over the seeds of rows {x: row of results}.
+
+    Rows that were not run are left out.
+    """
+    points = []
+    for x, row in rows.items():
+        numbers = [run_numbers[measure] for _, run_numbers in results.get(row, [])]
+        if numbers:
+            points.append((x, np.mean(numbers), np.std(numbers)))
+    if points:
+        x, means, stds = np.transpose(points)
+        axis.errorbar(x, means, stds, capsize=3, **style)
+
+
 def seeds_text(args):
     """What the samples and the numbers of a figure are of."""
     numbers = "numbers of this seed"
