@@ -33,6 +33,7 @@ def values(name, row, measure):
         ("q_learning", REWARD_COLUMNS),
         ("q_learning", ACTING_COLUMNS),
         ("few_steps", REWARD_COLUMNS),
+        ("expressiveness", REWARD_COLUMNS),
     ],
 )
 def test_the_tables_of_the_readme_are_those_of_the_results(name, columns):
@@ -122,3 +123,17 @@ def test_what_ruins_the_cvae():
         lowest = on_mode[f"KL weight 0.004, {clip}"]
         assert (lowest < 0.02).sum() >= 2
     assert max(values.max() for values in on_mode.values()) < 0.8  # threads remain
+
+
+def test_when_awr_is_enough():
+    reward = {row: values("expressiveness", row, "reward") for row in load("expressiveness")}
+    diffusion = reward["Diffusion-QL, top left pays 3"]
+    assert reward["AWR, temperature 0.05, top left pays 3"].min() > 4.99 > diffusion.max()
+    assert (reward["AWR, top left pays 3"] > 4.98).sum() == 4
+    for method in ("AWR", "AWR, temperature 0.05"):
+        tie = reward[f"{method}, top left pays 5"]
+        assert tie.max() < reward["uniformly random, top left pays 5"].min()
+    tie = reward["Diffusion-QL, top left pays 5"]
+    assert tie.min() > reward["the data, top left pays 5"].max()
+    corners = values("expressiveness", "Diffusion-QL, top left pays 5", "corners")
+    assert corners[:, [0, 3]].min() > 0.1

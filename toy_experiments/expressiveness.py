@@ -76,7 +76,9 @@ def make_figure(args):
     lines = len(args.methods)
     figure = Figure(figsize=(2.6 * columns + 5, 3 * lines), layout="constrained")
     chart, panels = figure.subfigures(1, 2, width_ratios=[5, 2.6 * columns])
-    draw_rewards(chart.subplots(), {**compared, **results}, args)
+    axis = chart.subplots()
+    draw_rewards(axis, {**compared, **results}, args)
+    chart.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     axes = panels.subplots(lines, columns, squeeze=False)
     for method, line in zip(args.methods, axes, strict=True):
         for axis, top_left in zip(line, args.top_left, strict=True):
@@ -117,7 +119,6 @@ def draw_rewards(axis, results, args):
         draw_line(axis, rows, results, "reward", label=method, **STYLES[method])
     axis.set(xlabel="mean reward of the top left corner", ylabel="mean reward of the samples")
     axis.set(ylim=(-0.2, 5.2), xticks=args.top_left)
-    axis.legend(loc="center left")
 
 
 if __name__ == "__main__":
