@@ -3,9 +3,14 @@
     python toy_experiments/expressiveness.py
 
 The best corner (bottom right) pays 5. The second best one, top left, pays 3 in Figure 2; here it
-pays more and more, up to the same 5. AWR clones good actions more than bad ones, with a Gaussian:
-it can represent one corner, which is all that it takes to earn 5, but a likelihood with weights on
-two corners has its maximum between them.
+pays more and more, up to the same 5. Two policies are each improved in two ways:
+
+                  climbs Q's gradient    clones good actions more
+    Gaussian      TD3+BC                 AWR
+    diffusion     Diffusion-QL           weighted diffusion
+
+A Gaussian can represent one corner, which is all that it takes to earn 5. But a likelihood with
+weights on two corners has its maximum between them.
 """
 
 from dataclasses import dataclass
@@ -30,19 +35,23 @@ from toy_experiments.figures import (
     summary,
     table,
 )
-from toy_experiments.guided import AWR, GuidedDiffusion
+from toy_experiments.guided import AWR, TD3BC, GuidedDiffusion, WeightedDiffusion
 from toy_experiments.training import learn
 
 METHODS = {
+    "TD3+BC": TD3BC,
     "AWR": AWR,
     "AWR, temperature 0.05": partial(AWR, 0.05),
+    "weighted diffusion": partial(WeightedDiffusion, 5, 0.05),
     "Diffusion-QL": partial(GuidedDiffusion, 5),
 }
 STYLES = {  # how each is drawn
     "the data": dict(color="#555555", linestyle=":"),
     "uniformly random": dict(color="#AAAAAA"),
+    "TD3+BC": dict(color=COLORS["TD3+BC"], marker="o"),
     "AWR": dict(color=COLORS["AWR"], marker="o"),
     "AWR, temperature 0.05": dict(color=COLORS["AWR"], marker="s", linestyle="--"),
+    "weighted diffusion": dict(color=COLORS["diffusion"], marker="s", linestyle="--"),
     "Diffusion-QL": dict(color=COLORS["Diffusion-QL"], marker="o"),
 }
 

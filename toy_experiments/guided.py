@@ -1,4 +1,4 @@
-"""Policies for the bandit with reward: TD3+BC, AWR, BCQ, BEAR and Diffusion-QL.
+"""Policies for the bandit with reward: TD3+BC, AWR, BCQ, BEAR, Diffusion-QL and variants of it.
 
 Each is a policy of cloning.py, which gives it `loss` and `sample`, and has besides
 
@@ -45,11 +45,16 @@ class AWR(Gaussian):
         self.temperature = temperature
 
     def guided_loss(self, batch, critic):
-        with torch.no_grad():
-            q = torch.minimum(*critic(batch.state, batch.action))[:, 0]  # (B,)
-            weight = (q / self.temperature).softmax(dim=0)  # (B,)
+        weight = weights(batch, critic, self.temperature)
         log_likelihood = self.distribution(batch.state).log_prob(batch.action).sum(dim=-1)
         return -(weight * log_likelihood).sum()
+
+
+@torch.no_grad()
+def weights(batch, critic, temperature):
+    """How much each action of a batch counts: (B,), the sum is 1."""
+    q = torch.minimum(*critic(batch.state, batch.action))[:, 0]  # (B,)
+    return (q / temperature).softmax(dim=0)
 
 
 class GuidedDiffusion(Guided, Diffusion):
@@ -57,6 +62,22 @@ class GuidedDiffusion(Guided, Diffusion):
 
     def __init__(self, n_timesteps=5):
         super().__init__(n_timesteps)
+
+
+class WeightedDiffusion(Diffusion):
+    """Diffusion with the weights of AWR: good actions are cloned more. No gradient of Q is used.
+
+    The batch is drawn anew by its weights, so that the loss of cloning stays as it is.
+    """
+
+    def __init__(self, n_timesteps=5, temperature=0.05):
+        super().__init__(n_timesteps)
+        self.temperature = temperature
+
+    def guided_loss(self, batch, critic):
+        weight = weights(batch, critic, self.temperature)
+        index = torch.multinomial(weight, len(weight), replacement=True)
+        return self.loss(batch.action[index], batch.state[index])
 
 
 class LastStepDiffusion(GuidedDiffusion):
