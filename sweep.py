@@ -8,8 +8,7 @@
     python sweep.py --address auto                        # a Ray cluster; --out on a shared disk
     python sweep.py --out runs/gym --report               # the table again, without training
 
-Each run has a CPU thread and the folder OUT/<env>/<seed>/. What is finished there is not repeated,
-and what was stopped goes on, so the same command goes on after any interruption.
+After any interruption the same command goes on: finished runs stay in OUT/<env>/<seed>/.
 """
 
 import json
@@ -22,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import ray
 import tyro
 from matplotlib.figure import Figure
 from scipy.stats import trim_mean
@@ -30,6 +28,9 @@ from tqdm import tqdm
 
 import diffusion_ql
 from diffusion_ql import DiffusionQL, UserError, write
+
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_worker_niceness="0")
+import ray
 
 SELECTIONS = ["final", "online", "offline"]
 # fmt: off
@@ -72,7 +73,7 @@ class Progress:
         return sum(self.steps.values())
 
 
-@ray.remote(max_retries=-1)
+@ray.remote(max_retries=20)  # of workers and nodes that died; a run that fails is not repeated
 def run(args, agent_class, progress):
     """One run of the sweep, from the beginning or from its checkpoint."""
 
@@ -88,6 +89,8 @@ def run(args, agent_class, progress):
 def plan(envs, seeds, out, settings=()):
     """The Args of all runs. settings: options of diffusion_ql.py, which a begun run keeps."""
     envs = PAPER.index if list(envs) == ["paper"] else envs
+    if {"--env", "--seed", "--resume"} & {setting.split("=")[0] for setting in settings}:
+        raise UserError("a sweep takes --envs, --seeds and --out: its runs get theirs from these")
     runs = []
     for env, seed in product(envs, map(str, seeds)):
         folder = Path(out, env, seed).resolve()
@@ -103,7 +106,7 @@ def sweep(envs, seeds, out="runs/sweep", settings=(), agent_class=DiffusionQL, g
     settings: as in `plan`; gpus: of each run; agent_class: a fork's. Raises UserError, and
     KeyboardInterrupt after Ctrl-C, once all runs have saved.
     """
-    runs = plan(envs, seeds, out, settings)
+    runs = plan(envs, seeds, out, ["--device", "cuda" if gpus else "cpu", *settings])
     waiting = [args for args in runs if not Path(args.out, "result.json").exists()]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them are done")
     if not waiting:
@@ -111,8 +114,8 @@ def sweep(envs, seeds, out="runs/sweep", settings=(), agent_class=DiffusionQL, g
     for env in {args.env for args in waiting}:
         with suppress(UserError):  # its runs will say what is wrong
             diffusion_ql.load_dataset(env)  # downloaded or made once, before they start
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with ray.init(address or "local", log_to_driver=False):
+    path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # a fork's own module, too
+    with ray.init(address or "local", log_to_driver=False, runtime_env=path):
         progress = Progress.remote()
         start = run.options(num_gpus=gpus).remote
         tasks = {start(args, agent_class, progress): args for args in waiting}
@@ -172,9 +175,7 @@ def make_table(runs):
     tasks = runs.groupby("task")
     means = tasks[SELECTIONS].mean()
     table = tasks[SELECTIONS].agg(lambda scores: f"{scores.mean():.1f} ± {scores.std(ddof=0):.1f}")
-    table["paper"] = PAPER
-    table["seeds"] = tasks.size()
-    table = table.astype(object)
+    table = table.assign(paper=PAPER, seeds=tasks.size()).astype(object)
     for domain, name in DOMAINS.items():
         paper = PAPER[PAPER.index.str.contains(name)]
         if paper.index.isin(means.index).all():  # complete, as in Table 1

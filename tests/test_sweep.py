@@ -137,6 +137,12 @@ def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
         sweep.sweep(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
 
 
+def test_what_a_sweep_does_not_take():
+    for setting in ("--env=hopper-medium", "--seed"):
+        with pytest.raises(UserError, match="--envs, --seeds"):
+            plan(["two-roads"], [0], "o", [setting])
+
+
 def made_up(scores):
     """A sweep's folder with these scores, {env: [score of each seed]}."""
     for env, values in scores.items():

@@ -1,6 +1,7 @@
 """The embedded default: the dataset, its pictures, and a shortened `python diffusion_ql.py`."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import minari
 import numpy as np
 import pytest
+import torch
 
-from diffusion_ql import load_dataset
+from diffusion_ql import Args, UserError, load_dataset, train
 from toy_experiments import two_roads
+from toy_experiments.two_roads_agents import GaussianQL, drive_policy, load_run
 from toy_experiments.two_roads_pictures import shares
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,26 +94,61 @@ def test_shares_of_known_paths():
 
 
 def test_the_default_command_in_short(dataset, cli):
-    """Where demonstrations and a clone take both roads, Diffusion-QL takes the short one."""
+    """Where a Gaussian clone takes both roads or gets stuck, Diffusion-QL takes the short one."""
     short = ["--steps", 2500, "--eval-every", 2500, "--eval-episodes", 20]
     code, out, err = cli(*short, "--out", "ql")
     assert code == 0, err
     assert "picture: ql/roads.png" in out
     assert Path("ql/roads.png").read_bytes().startswith(b"\x89PNG")
+    learned, returns = drive_policy(load_run("ql"), dataset, 20)
+    assert shares(learned)["short"] > 0.9
+    data_returns = dataset.transitions.reward.reshape(-1, 60).sum(1)
+    assert returns.mean() > data_returns.mean()
 
+    settings = dict(algo="bc", steps=2500, eval_every=2500, eval_episodes=2, out="clone")
+    train(Args.for_env("two-roads", **settings), dataset, GaussianQL)
+    cloned, _ = drive_policy(load_run("clone", GaussianQL), dataset, 20)
+    assert shares(cloned)["short"] < 0.85
+    with pytest.raises(UserError, match="no run folder"):
+        load_run("nowhere")
+
+
+def test_a_gaussian_with_q_climbs_q(dataset):
+    """Its policy loss has a gradient of Q, and all of its networks are in the optimizer."""
+    torch.manual_seed(0)
+    agent = GaussianQL(8, 2, Args.for_env("two-roads"))
+    batch = dataset.transitions.sample(256)
+    loss, metrics = agent.policy_loss(batch)
+    assert metrics["ql_loss"].requires_grad and metrics["bc_loss"].requires_grad
+    before = [parameter.clone() for parameter in agent.parameters()]
+    for _ in range(2):
+        agent.update(batch)
+    moved = [not torch.equal(*pair) for pair in zip(before, agent.parameters(), strict=True)]
+    names = [name.split(".")[0] for name, _ in agent.named_parameters()]
+    assert {name for name, has_moved in zip(names, moved, strict=True) if has_moved} == {
+        "actor",
+        "critic",
+        "critic_target",
+    }
+
+
+def test_the_figure_trains_draws_and_tabulates(demonstrations):
+    """One method, some steps; the same command again trains nothing."""
     script = ROOT / "toy_experiments/two_roads_figure.py"
-    command = [sys.executable, script, "ql", "--episodes", "20", "--out", "here"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    options = "--steps 20 --seeds 0 1 --drawn-seed 1 --episodes 2 --out here".split()
+    command = [sys.executable, script, "--methods", "Gaussian with Q", *options]
+    environment = {**os.environ, "MINARI_DATASETS_PATH": str(demonstrations)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     numbers = json.loads(Path("here/two_roads.json").read_text())
-    assert list(numbers) == ["demonstrations", "cloning by a Gaussian", "Diffusion-QL"]
-    clone = numbers["cloning by a Gaussian"]["0"]
-    learned = numbers["Diffusion-QL"]["0"]
-    assert learned["short"] > 0.9 > 0.85 > clone["short"]
-    assert learned["score"] > numbers["demonstrations"]["score"]
-    for share in (clone, learned):
-        assert share["short"] + share["long"] + share["stuck"] == pytest.approx(1)
-    assert "| Diffusion-QL, 1 seeds |" in done.stdout
+    assert list(numbers) == ["demonstrations", "uniformly random", "Gaussian with Q"]
+    assert len(numbers["Gaussian with Q"]) == 2
+    for runs in numbers.values():
+        assert runs[0]["short"] + runs[0]["long"] + runs[0]["stuck"] == pytest.approx(1)
+    assert "| Gaussian with Q |" in done.stdout
     assert Path("here/two_roads.png").read_bytes().startswith(b"\x89PNG")
-    bad = subprocess.run([sys.executable, script, "nowhere"], capture_output=True, text=True)
-    assert bad.returncode == 2 and "no run folder" in bad.stderr and "Traceback" not in bad.stderr
+    again = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "2 runs, 2 of them are done" in again.stdout
+    command[3] = "Gauss"
+    bad = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert bad.returncode == 2 and "--methods" in bad.stderr and "Traceback" not in bad.stderr

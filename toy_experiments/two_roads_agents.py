@@ -1,5 +1,6 @@
-"""What two-roads' picture and the notebooks drive with: trained runs, and a Gaussian clone."""
+"""Agents of two-roads beside DiffusionQL, trained runs of both, and how they are driven."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,37 +11,36 @@ from diffusion_ql import Args, DiffusionQL, UserError, evaluate, load_dataset, o
 from toy_experiments.cloning import Gaussian
 
 
-class GaussianClone:
-    """An agent that clones a Dataset with the Gaussian of the bandit experiments."""
+class GaussianQL(DiffusionQL):
+    """Diffusion-QL with a Gaussian for its policy, as in TD3+BC; algo="bc" clones with it.
 
-    def __init__(self, dataset, steps=3000, seed=0):
-        torch.manual_seed(seed)
-        self.policy = Gaussian(dataset.state_dim, dataset.action_dim)
-        optimizer = torch.optim.Adam(self.policy.parameters(), lr=1e-3)
-        for _ in range(steps):
-            batch = dataset.transitions.sample(256)
-            optimizer.zero_grad()
-            self.policy.loss(batch.action, batch.state).backward()
-            optimizer.step()
+    L_d becomes the Gaussian's negative log-likelihood. All else is Diffusion-QL's.
+    """
 
-    @torch.no_grad()
-    def act(self, states):
-        return self.policy.sample(states)
+    def __init__(self, state_dim, action_dim, args):
+        super().__init__(state_dim, action_dim, args)
+        self.actor = Gaussian(state_dim, action_dim, args.hidden_dim)
+        self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.actor.parameters(), args.lr, fused=True)
+        self.optimizer.add_param_group({"params": self.critic.parameters(), "lr": args.critic_lr})
 
 
-def load_run(run):
-    """The agent of a run folder of diffusion_ql.py on two-roads, and its settings, an Args."""
+def load_run(folder, agent_class=DiffusionQL):
+    """The agent of a run folder of diffusion_ql.py on two-roads.
+
+    Raises UserError where the folder holds no such run.
+    """
     with on_error(
-        f"{run} is no run folder of diffusion_ql.py: give one that holds a checkpoint.pt"
+        f"{folder} is no run folder of diffusion_ql.py: give one that holds a checkpoint.pt"
     ):
-        args = Args(**json.loads(Path(run, "config.json").read_text()))
-        weights = torch.load(Path(run, "checkpoint.pt"), weights_only=True)
+        args = Args(**json.loads(Path(folder, "config.json").read_text()))
+        weights = torch.load(Path(folder, "checkpoint.pt"), weights_only=True)
     dataset = load_dataset(args.env)
     if dataset.env_id != "TwoRoads-v0":
-        raise UserError(f"{run} was trained on {args.env}: give runs of --env two-roads")
-    agent = DiffusionQL(dataset.state_dim, dataset.action_dim, args)
+        raise UserError(f"{folder} was trained on {args.env}: give runs of --env two-roads")
+    agent = agent_class(dataset.state_dim, dataset.action_dim, args)
     agent.load_state_dict(weights)
-    return agent, args
+    return agent
 
 
 class Recorder:

@@ -1,9 +1,9 @@
-"""Two-roads' picture and table: paths of the demonstrations, of clones and of trained policies.
+"""Two-roads' picture and table: cloning and Q-guidance, each by a Gaussian and by diffusion.
 
-python toy_experiments/two_roads_figure.py RUN [RUN ...]  # run folders of --env two-roads
-python toy_experiments/two_roads_figure.py RUN [RUN ...] --seed 2  # the picture of this seed alone
+    python toy_experiments/two_roads_figure.py
 
-Runs of several seeds are drawn in a row for each method, and averaged in the table.
+Trains all four with sweep.py, five seeds each, in runs/two-roads-figure/; what is finished there is
+not trained again. Then it drives 100 episodes with each, and writes two_roads.png and .json.
 """
 
 import json
@@ -13,52 +13,65 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 import tyro
 from matplotlib.figure import Figure
 from repository import FIGURES
 
-from diffusion_ql import UserError, load_dataset, write
+from diffusion_ql import DiffusionQL, UserError, load_dataset, write
+from sweep import sweep
 from toy_experiments.two_roads import STEPS
-from toy_experiments.two_roads_agents import GaussianClone, drive_policy, load_run
+from toy_experiments.two_roads_agents import GaussianQL, drive_policy, load_run
 from toy_experiments.two_roads_pictures import describe, draw_paths, shares
 
-METHODS = {"ql": "Diffusion-QL", "bc": "cloning by diffusion"}
+CLONING = "--algo bc --lr 5e-4 --batch-size 1024 --steps 20000 --eval-every 20000".split()
+METHODS = {  # the agent, and its settings where they are not those of --env two-roads
+    "cloning by a Gaussian": (GaussianQL, CLONING),
+    "cloning by diffusion": (DiffusionQL, [*CLONING, "--n-timesteps", "20"]),
+    "Gaussian with Q": (GaussianQL, []),
+    "Diffusion-QL": (DiffusionQL, []),
+}
+COLUMNS = {"short": ".0%", "long": ".0%", "stuck": ".0%", "score": ".1f"}
 
 
 @dataclass
 class Args:
-    """Draws two_roads.png, and prints and saves its numbers, of trained runs."""
+    """Trains what is missing, then draws two_roads.png and prints its table."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]  # run folders of diffusion_ql.py
-    seed: int = -1  # draw the runs of this seed alone (-1: all)
-    episodes: int = 100  # per policy
-    out: Path = FIGURES  # folder of the picture
-
-
-def collect_agents(args, dataset):
-    """{method: {seed: agent}} of the runs, and of a Gaussian clone for each of their seeds."""
-    agents = {"cloning by a Gaussian": {}}
-    for run in args.runs:
-        agent, settings = load_run(run)
-        if args.seed in (-1, settings.seed):
-            agents.setdefault(METHODS[settings.algo], {})[settings.seed] = agent
-            if settings.seed not in agents["cloning by a Gaussian"]:
-                clone = GaussianClone(dataset, seed=settings.seed)
-                agents["cloning by a Gaussian"][settings.seed] = clone
-    if not agents["cloning by a Gaussian"]:
-        raise UserError(f"none of the runs has the seed {args.seed}: leave --seed away")
-    return agents
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of each method
+    drawn_seed: int = 2  # whose paths are drawn
+    methods: tuple[str, ...] = tuple(METHODS)  # what to compare
+    steps: int = 0  # gradient steps of every method (0: as in METHODS)
+    episodes: int = 100  # that each agent drives
+    runs: Path = Path("runs/two-roads-figure")  # folder of the runs
+    out: Path = FIGURES  # folder of the figure
 
 
-def drive_all(agents, dataset, episodes):
+def train_all(args):
+    """Sweeps over the seeds with each method. Raises UserError if a run failed."""
+    for method in args.methods:
+        agent_class, settings = METHODS[method]
+        if args.steps:
+            steps = ["--steps", str(args.steps), "--eval-every", str(args.steps)]
+            settings = [*settings, *steps]
+        print(method)
+        out = args.runs / method.replace(" ", "-")
+        failed = sweep(["two-roads"], args.seeds, out, settings, agent_class)
+        if failed:
+            raise UserError("\n".join(failed))
+
+
+def drive_all(args, dataset):
     """{method: {seed: (paths, numbers)}}: paths (episodes, 60, 2), shares and score."""
     results = {}
-    for method, by_seed in agents.items():
+    for method in args.methods:
+        agent_class, _ = METHODS[method]
         results[method] = {}
-        for seed, agent in by_seed.items():
-            paths, returns = drive_policy(agent, dataset, episodes)
-            numbers = {**shares(paths), "score": float(dataset.score(returns).mean())}
-            results[method][seed] = (paths, numbers)
+        for seed in args.seeds:
+            folder = args.runs / method.replace(" ", "-") / "two-roads" / str(seed)
+            agent = load_run(folder, agent_class)
+            paths, returns = drive_policy(agent, dataset, args.episodes)
+            results[method][seed] = (paths, numbers_of(paths, returns, dataset))
     return results
 
 
@@ -66,82 +79,77 @@ def demonstrations(dataset):
     """The paths (200, 60, 2) of the dataset, and their numbers."""
     paths = dataset.transitions.state[:, :2].reshape(-1, STEPS, 2).numpy()
     returns = dataset.transitions.reward.reshape(-1, STEPS).sum(1).numpy()
-    return paths, {**shares(paths), "score": float(dataset.score(returns).mean())}
+    return paths, numbers_of(paths, returns, dataset)
 
 
-def panel(axis, title, paths, numbers):
-    share = {name: numbers[name] for name in ("short", "long", "stuck")}
-    draw_paths(axis, paths, title, f"{describe(share)}\nscore {numbers['score']:.0f}")
+def random_actions(dataset, episodes):
+    """The paths of uniformly random actions, and their numbers."""
+
+    class Random:
+        def act(self, states):
+            return 2 * torch.rand(len(states), dataset.action_dim) - 1
+
+    paths, returns = drive_policy(Random(), dataset, episodes)
+    return paths, numbers_of(paths, returns, dataset)
 
 
-def draw_one_seed(data, results):
-    """A row of panels: the demonstrations, and each method."""
-    figure = Figure(figsize=(3.6 * (1 + len(results)), 4), layout="constrained")
-    axes = figure.subplots(1, 1 + len(results))
-    panel(axes[0], "demonstrations", *data)
-    for axis, (method, by_seed) in zip(axes[1:], results.items(), strict=True):
-        for paths, numbers in by_seed.values():
-            panel(axis, method, paths, numbers)
-    return figure
+def numbers_of(paths, returns, dataset):
+    """Shares of the roads, and the mean score of returns (episodes,)."""
+    return {**shares(paths), "score": float(dataset.score(returns).mean())}
 
 
-def draw_all_seeds(data, results):
-    """A row for each method with a panel for each seed, below the demonstrations."""
-    columns = max(len(by_seed) for by_seed in results.values())
-    rows = 1 + len(results)
-    figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    axes[0, 0].set_axis_on()
-    panel(axes[0, 0], "demonstrations", *data)
-    for row, (method, by_seed) in zip(axes[1:], results.items(), strict=True):
-        for axis, (seed, (paths, numbers)) in zip(row, by_seed.items(), strict=False):
-            axis.set_axis_on()
-            panel(axis, f"{method}, seed {seed}", paths, numbers)
-    return figure
-
-
-def table(data, results):
-    """A Markdown table with a row per method: mean ± std over its seeds."""
-    lines = ["| | short | long | stuck | score |", "|---|---|---|---|---|"]
-    rows = {"demonstrations": [data[1]]}
+def draw(data, results, seed):
+    """A panel for the demonstrations, and one for each method's run with this seed."""
+    panels = {"demonstrations": data}
     for method, by_seed in results.items():
-        rows[f"{method}, {len(by_seed)} seeds"] = [numbers for _, numbers in by_seed.values()]
-    for name, numbers in rows.items():
+        panels[method] = by_seed[seed]
+    figure = Figure(figsize=(3.3 * len(panels), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    for axis, (title, (paths, numbers)) in zip(axes, panels.items(), strict=True):
+        share = {road: numbers[road] for road in ("short", "long", "stuck")}
+        draw_paths(axis, paths, title, f"{describe(share)}\nscore {numbers['score']:.0f}")
+    figure.suptitle(f"dot: start, star: goal; blue: short road, orange: long, grey: stuck; {seed=}")
+    return figure
+
+
+def table(rows):
+    """A Markdown table of {row: [numbers of each seed]}: mean ± std over the seeds."""
+    lines = ["| | short | long | stuck | score |", "|---|---|---|---|---|"]
+    for row, runs in rows.items():
         cells = []
-        for column, scale, unit in (
-            ("short", 100, " %"),
-            ("long", 100, " %"),
-            ("stuck", 100, " %"),
-            ("score", 1, ""),
-        ):
-            values = scale * np.array([one[column] for one in numbers])
-            cells.append(f"{values.mean():.1f} ± {values.std():.1f}{unit}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        for column, form in COLUMNS.items():
+            values = np.array([numbers[column] for numbers in runs])
+            cell = f"{values.mean():{form}}"
+            if len(values) > 1:
+                cell += f" ± {values.std():{form}}"
+            cells.append(cell)
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main():
     args = tyro.cli(Args, description=__doc__)
     try:
+        unknown = set(args.methods) - set(METHODS)
+        if unknown or args.drawn_seed not in args.seeds:
+            raise UserError(f"--methods: some of {list(METHODS)}; --drawn-seed: one of --seeds")
+        train_all(args)
         dataset = load_dataset("two-roads")
-        agents = collect_agents(args, dataset)
         data = demonstrations(dataset)
-        results = drive_all(agents, dataset, args.episodes)
-        several = max(len(by_seed) for by_seed in results.values()) > 1
-        draw = draw_all_seeds if several else draw_one_seed
-        figure = draw(data, results)
-        figure.suptitle("dot: start, star: goal; blue: short road, orange: long, grey: stuck")
+        results = drive_all(args, dataset)
+        rows = {"demonstrations": [data[1]]}
+        rows["uniformly random"] = [random_actions(dataset, args.episodes)[1]]
+        for method, by_seed in results.items():
+            rows[method] = [numbers for _, numbers in by_seed.values()]
+        figure = draw(data, results, args.drawn_seed)
         args.out.mkdir(parents=True, exist_ok=True)
         write(args.out / "two_roads.png", partial(figure.savefig, format="png", dpi=110))
-        numbers = {"demonstrations": data[1]}
-        for method, by_seed in results.items():
-            numbers[method] = {seed: values for seed, (_, values) in by_seed.items()}
-        text = json.dumps(numbers, indent=1)
+        text = json.dumps(rows, indent=1)
         write(args.out / "two_roads.json", lambda path: path.write_text(text))
-        print(table(data, results))
+        print(table(rows))
         print(f"picture and numbers: {args.out / 'two_roads'}.png, .json")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
