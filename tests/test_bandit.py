@@ -17,6 +17,7 @@ from toy_experiments.guided import (
     BEAR,
     GuidedDiffusion,
     LastStepDiffusion,
+    WeightedDiffusion,
     act,
     own_networks,
 )
@@ -168,6 +169,22 @@ def test_awr_weighs_an_action_by_its_q():
     torch.testing.assert_close(loss, expected)
 
 
+def test_weighted_diffusion_clones_by_the_same_weights():
+    """Of two actions with weights 3 : 1, three quarters of those that it clones are the first."""
+
+    def critic(state, action):
+        q = 0.05 * torch.log(torch.tensor(3.0)) * (action[:, :1] > 0)
+        return q, q
+
+    torch.manual_seed(0)
+    policy = WeightedDiffusion(temperature=0.05)
+    cloned = []
+    policy.loss = lambda action, state: cloned.append(action)
+    action = torch.tensor([[0.5, 0.0], [-0.5, 0.0]]).repeat(2000, 1)
+    policy.guided_loss(bandit.make_data(4000)._replace(action=action), critic)
+    assert (cloned[0][:, 0] > 0).float().mean() == pytest.approx(0.75, abs=0.03)
+
+
 @pytest.mark.parametrize("policy_class", [GuidedDiffusion, LastStepDiffusion])
 def test_qs_gradient_reaches_the_steps_that_it_should(policy_class):
     """With a network per step, it is seen which steps Q's gradient reaches."""
@@ -280,26 +297,35 @@ def test_an_unknown_method_is_an_error_of_one_line(script):
     assert len(bad.stderr.splitlines()) == 1  # so no traceback
 
 
-def test_the_other_experiments_write_figure_and_numbers():
-    """Each with few steps; what one has run, the next one finds again."""
-    rows = {
-        "n_timesteps": ["exact denoiser, N = 2", "exact denoiser, N = 5"],
-        "few_steps": ["two best corners: last step, N = 5"],
-        "expressiveness": ["AWR, top left pays 4.5", "the data, top left pays 4.5"],
-        "cvae_settings": ["KL weight 0.5, no clip", "KL weight 0.004, clip 0.5"],
-    }
-    options = ["--steps", "10", "--seeds", "1", "--out", "here"]
-    for script, expected in rows.items():
-        few = []
-        if script in ("n_timesteps", "few_steps"):
-            few = ["--n-timesteps", "2", "5"]
-        done = run_script(script, *options, *few)
-        assert done.returncode == 0, done.stderr
-        numbers = json.loads(Path(f"here/{script}.json").read_text())
-        found = {**numbers["results"], **numbers.get("references", {})}
-        assert set(expected) <= set(found)
-        assert Path(f"here/{script}.png").read_bytes().startswith(b"\x89PNG")
+OTHERS = {  # options of the other experiments, and rows of their numbers
+    "n_timesteps": (
+        ["--n-timesteps", "2", "5"],
+        ["exact denoiser, N = 2", "exact denoiser, N = 5"],
+    ),
+    "few_steps": (
+        ["--n-timesteps", "2", "--methods", "last step"],
+        ["two best corners: last step, N = 2", "one best corner: exact clone of the best, N = 2"],
+    ),
+    "expressiveness": (
+        ["--top-left", "4.5", "--methods", "AWR", "weighted diffusion"],
+        ["AWR, top left pays 4.5", "weighted diffusion, top left pays 4.5"],
+    ),
+    "cvae_settings": ([], ["KL weight 0.5, no clip", "KL weight 0.004, clip 0.5"]),
+}
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_the_other_experiments_write_figure_and_numbers(script):
+    """Each with few steps; what is finished is found again."""
+    chosen, expected = OTHERS[script]
+    options = ["--steps", "10", "--seeds", "1", "--out", "here", *chosen]
+    done = run_script(script, *options)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(Path(f"here/{script}.json").read_text())
+    found = {**numbers["results"], **numbers.get("references", {})}
+    assert set(expected) <= set(found)
+    assert Path(f"here/{script}.png").read_bytes().startswith(b"\x89PNG")
     kept = len(list(Path("runs/toy_experiments").rglob("output.pkl")))
-    again = run_script("expressiveness", *options)
+    again = run_script(script, *options)
     assert again.returncode == 0, again.stderr
     assert len(list(Path("runs/toy_experiments").rglob("output.pkl"))) == kept

@@ -131,7 +131,7 @@ class ExactDenoiser(nn.Module):
 
     def __init__(self, n_timesteps, corners=CORNERS):
         super().__init__()
-        self.corners = corners
+        self.corners = torch.as_tensor(corners)
         schedule = vp_schedule(n_timesteps)
         self.signal = schedule["sqrt_alphas_cumprod"]  # (N,)
         self.noise = schedule["sqrt_one_minus_alphas_cumprod"]  # (N,)

@@ -70,7 +70,7 @@ def make_figure(args):
     rows = {}
     for bandit, (rewards, best) in BANDITS.items():
         for n in args.n_timesteps:
-            exact = partial(exact_policy, n, CORNERS[best])
+            exact = partial(exact_policy, n, CORNERS[best].tolist())
             settings = dict(make_policy=exact, rewards=rewards, steps=0)
             rows[row_name(bandit, "exact clone of the best", n)] = (clone, settings)
             for method in args.methods:
