@@ -307,10 +307,14 @@ def networks_of(page):
 
 
 def make_page(args):
+    if args.steps < 20:
+        raise UserError("--steps: give at least 20")
     if args.train:
         networks = train_networks(args.steps, args.seed)
-    else:
+    elif args.out.exists():
         networks = networks_of(args.out.read_text())
+    else:
+        raise UserError(f"{args.out} does not exist yet: run this without --no-train")
     template = (HERE / "playground_template.html").read_text()
     before, after = template.split(f"{BEGIN}NETWORKS{END}")
     page = before + BEGIN + json.dumps(networks, separators=(",", ":")) + END + after
@@ -320,13 +324,16 @@ def make_page(args):
 
 def take_picture(args):
     """The page's picture for the README."""
+    if not args.out.exists():
+        raise UserError(f"{args.out} does not exist yet: run this without --picture")
     browser = shutil.which("chromium")
     if browser is None:
         raise UserError("no chromium here; on Debian: apt-get install chromium")
     picture = HERE / "figures" / "playground.png"
     picture.parent.mkdir(exist_ok=True)
     command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars"]
-    command += ["--window-size=1280,860", "--virtual-time-budget=10000"]
+    command += ["--window-size=1280,720", "--virtual-time-budget=10000"]
+    command += ["--force-prefers-reduced-motion", "--force-device-scale-factor=1"]
     command += [f"--screenshot={picture}", f"{args.out.resolve().as_uri()}#theme=light"]
     subprocess.run(command, check=True, capture_output=True)
     print(picture)
