@@ -18,7 +18,7 @@ import torch.nn as nn
 
 from diffusion_ql import Denoiser, DiffusionPolicy, DoubleCritic
 from toy_experiments import bandit
-from toy_experiments.cloning import CVAE
+from toy_experiments.cloning import CVAE, exact_policy
 from toy_experiments.guided import GuidedDiffusion
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
@@ -174,7 +174,7 @@ def test_the_script_trains_and_writes_a_page_that_runs():
     assert Path("page.html").read_text() == page
     shown = in_page("finish({ numbers: row(), moment: find('#moment-value').textContent });", page)
     assert len(shown["numbers"]) == 4
-    assert shown["moment"] == "step 20 of 20"
+    assert shown["moment"] == "step 20"
 
 
 # ---- The page as a file --------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_policy_eta_n_and_moment_choose_the_network():
         "N": True,
         "moment": True,
         "critics": [True, False],
-        "momentText": f"step {NETWORKS['steps'][1]:,} of {NETWORKS['steps'][4]:,}",
+        "momentText": f"step {NETWORKS['steps'][1]:,}",
         "frames": 11,
     }
 
@@ -577,7 +577,7 @@ def test_a_stop_sets_the_controls_and_asks_before_it_tells():
                 hidden: find("#answer").hidden,
                 answer: find("#answer-text").textContent,
                 link: find("#answer-text a").getAttribute("href"),
-                pressed: buttons.filter((other) => other.getAttribute("aria-pressed") === "true").length,
+                pressed: document.querySelectorAll("#stop-buttons [aria-pressed=true]").length,
                 settings: { ...settings },
             };
         }));
@@ -621,8 +621,9 @@ def test_what_the_answers_say():
         seen.guided = numbersNow();
         buttons[3].click();
         seen.greedy = numbersNow();
-        const edge = Array.from({ length: 201 }, (_, k) => [1, k / 100 - 1, k / 100 - 1, -1]).flat();
-        seen.edgeQ = Math.max(...lowerQ(critics, Float32Array.from(edge)));
+        const line = Array.from({ length: 201 }, (_, k) => k / 100 - 1);
+        const edge = Float32Array.from(line.flatMap((along) => [1, along, along, -1]));
+        seen.edgeQ = Math.max(...lowerQ(critics, edge));
         seen.cornerQ = lowerQ(critics, Float32Array.from([0.8, -0.8]))[0];
         slide("eta", etas.indexOf(2.5));
         seen.usual = numbersNow();
@@ -641,15 +642,21 @@ def test_what_the_answers_say():
     assert page["steps"]["2"]["onMode"] < 0.05
     assert 0.4 < page["steps"]["5"]["onMode"] < 0.6
     assert page["steps"]["50"]["onMode"] > 0.95
+    for n in (2, 5, 50):  # "a perfect denoiser does hardly better"
+        perfect = bandit.measure(bandit.sample(exact_policy(n)), bandit.make_data())
+        assert perfect["on_mode"] < page["steps"][str(n)]["onMode"] + 0.1
     assert page["start"] == 0
     assert page["guided"]["best"] > 0.7
     assert page["guided"]["reward"] > 2.38
     assert page["greedy"]["reward"] < page["usual"]["reward"] - 0.5
     assert page["greedy"]["edge"] > page["usual"]["edge"] + 0.1
     assert page["edgeQ"] > page["cornerQ"]
+    data = bandit.make_data(seed=NETWORKS["seed"])
+    assert bandit.measure(data.action, data)["edge"] < 0.001
     assert page["early"]["edge"] > 0.5
     assert page["late"]["edge"] < 0.1
     assert page["late"]["best"] > 0.7
     assert page["raw"]["reward"] == pytest.approx(2.38, abs=0.2)
     assert page["raw"]["reward"] < page["softmax"]["reward"] < page["best"]["reward"]
     assert page["best"]["best"] > 0.95
+    assert page["best"]["reward"] > 4.75

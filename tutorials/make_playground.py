@@ -1,6 +1,6 @@
 """Trains the networks of the playground and writes playground.html, a page that needs nothing else.
 
-    python tutorials/make_playground.py             # about five minutes on 2 idle cores
+    python tutorials/make_playground.py             # about eight minutes on 2 cores
     python tutorials/make_playground.py --no-train  # the same networks in an edited page
     python tutorials/make_playground.py --picture   # its screenshot for the README, by Chromium
 
