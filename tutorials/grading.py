@@ -82,7 +82,7 @@ def ask_p_sample(function):
         value = function(policy, x, i, state)
         check_tensor(value, (BATCH_SIZE, 2))
         answers[f"i = {i}"] = value
-    answers["the gradient"] = gradient(value, [x])
+    answers["the gradient at i = 0"] = gradient(value, [x])
     return answers
 
 
