@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
-NOTEBOOKS = sorted(path.name for path in TUTORIALS.glob("*.ipynb"))
+NOTEBOOKS = sorted(path.name for path in TUTORIALS.glob("[0-9]*.ipynb"))
 
 
 def figures(notebook):
