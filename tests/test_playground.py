@@ -324,7 +324,7 @@ def test_the_other_policies_sample_what_was_trained_and_switch_off_what_they_lac
     assert [page[method]["eta"] for method in NETWORKS_METHODS] == [False, False, True, True]
     assert [page[method]["N"] for method in NETWORKS_METHODS] == [False, True, True, True]
     for method, name in zip(
-        NETWORKS_METHODS, ["Diffusion-QL", "Gaussian", "CVAE", "MMD"], strict=True
+        NETWORKS_METHODS, ["Diffusion", "Gaussian", "CVAE", "MMD"], strict=True
     ):
         assert page[method]["name"] == f"2,000 samples: {name}"
         assert torch.tensor(page[method]["actions"]).abs().max() <= 1
@@ -368,12 +368,14 @@ def test_acting_chooses_by_q():
     assert softmax.mean() == pytest.approx(expected, abs=0.1)
     assert pool.mean() < softmax.mean() < best.mean()
     assert page["raw"]["numbers"] != page["softmax"]["numbers"] != page["best"]["numbers"]
-    assert "50 candidates" in page["note"] and "pool of 2,000" in page["note"]
+    assert "50 candidates" in page["note"] and "2,000 samples" in page["note"]
 
 
 @needs_browser
 def test_the_chain_is_played_paused_and_stepped():
     page = in_page("""
+        // Headless, frames come at no fixed rate: here, every 80 ms.
+        window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 80);
         const seen = { end: position };
         const at = () => [position, find("#chain").value, find("#chain-value").textContent];
         slide("chain", 0);

@@ -41,6 +41,7 @@ WIDTH = 32  # of the denoisers: at most 2 MB for all
 CRITIC_WIDTH = 64
 BEGIN = '<script type="application/json" id="networks">'  # the networks in the page
 END = "</script>"
+PICTURED = "theme=light&eta=1&N=50&heat=1"  # the state of the page in its picture
 
 
 @dataclass
@@ -334,7 +335,7 @@ def take_picture(args):
     command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars"]
     command += ["--window-size=1280,720", "--virtual-time-budget=10000"]
     command += ["--force-prefers-reduced-motion", "--force-device-scale-factor=1"]
-    command += [f"--screenshot={picture}", f"{args.out.resolve().as_uri()}#theme=light"]
+    command += [f"--screenshot={picture}", f"{args.out.resolve().as_uri()}#{PICTURED}"]
     subprocess.run(command, check=True, capture_output=True)
     print(picture)
 
