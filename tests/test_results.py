@@ -1,10 +1,11 @@
-"""The committed results of the bandit: the README's tables are theirs, and its claims hold."""
+"""The committed results: the READMEs' tables are theirs, and the READMEs' claims hold."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import two_roads_figure
 
 from toy_experiments.figures import ACTING_COLUMNS, CLONING_COLUMNS, REWARD_COLUMNS, table
 
@@ -159,3 +160,13 @@ def test_when_a_policy_needs_to_be_expressive():
         gaussian = reward[f"TD3+BC, top left pays {top_left}"]
         assert gaussian.max() < reward[f"uniformly random, top left pays {top_left}"].min()
         assert reward[weighted + top_left].min() > reward[diffusion + top_left].max()
+
+
+def test_two_roads():
+    rows = json.loads((TOYS / "figures" / "two_roads.json").read_text())
+    readme = (TOYS.parent / "README.md").read_text()
+    assert two_roads_figure.table(rows) in readme
+    assert list(rows)[2:] == list(two_roads_figure.METHODS)
+    assert {len(runs) for runs in list(rows.values())[2:]} == {5}
+    column = {row: [numbers["score"] for numbers in runs] for row, runs in rows.items()}
+    assert min(column["Diffusion-QL"]) > column["demonstrations"][0]
