@@ -41,7 +41,7 @@ from make_playground import (  # noqa: E402
 
 PAGE = (TUTORIALS / "playground.html").read_text()
 NETWORKS = networks_of(PAGE)
-NETWORKS_METHODS = ["diffusion", "Gaussian", "CVAE", "MMD"]
+METHODS = ["diffusion", "Gaussian", "CVAE", "MMD"]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium to run the page in")
 
@@ -120,11 +120,11 @@ def test_the_loss_is_the_mean_of_the_guided_losses(monkeypatch):
     networks = [Denoiser(2, 2, WIDTH)] * len(ETAS)
     policy = DiffusionPolicy(2, 2, 3, WIDTH)
     policy.model = Denoisers(networks)
-    batch = bandit.make_data(6)
+    batch = bandit.make_data(7)
     critic = DoubleCritic(2, 2, 16)
-    noise = torch.randn(6, 2)
-    monkeypatch.setattr(torch, "randn", lambda n, width: noise.repeat(n // 6, 1))
-    monkeypatch.setattr(torch, "randn_like", lambda x: noise.repeat(len(x) // 6, 1))
+    noise = torch.randn(7, 2)
+    monkeypatch.setattr(torch, "randn", lambda n, width: noise.repeat(n // 7, 1))
+    monkeypatch.setattr(torch, "randn_like", lambda x: noise.repeat(len(x) // 7, 1))
     monkeypatch.setattr(torch, "randint", lambda high, shape: torch.ones(shape, dtype=torch.long))
     monkeypatch.setattr(torch, "rand", lambda shape: torch.tensor(0.3))
     expected = []
@@ -320,12 +320,10 @@ def test_the_other_policies_sample_what_was_trained_and_switch_off_what_they_lac
         seen.guided = find("#method-note").textContent;
         finish(seen);
     """)
-    assert [page[method]["frames"] for method in NETWORKS_METHODS] == [6, 2, 2, 2]
-    assert [page[method]["eta"] for method in NETWORKS_METHODS] == [False, False, True, True]
-    assert [page[method]["N"] for method in NETWORKS_METHODS] == [False, True, True, True]
-    for method, name in zip(
-        NETWORKS_METHODS, ["Diffusion", "Gaussian", "CVAE", "MMD"], strict=True
-    ):
+    assert [page[method]["frames"] for method in METHODS] == [6, 2, 2, 2]
+    assert [page[method]["eta"] for method in METHODS] == [False, False, True, True]
+    assert [page[method]["N"] for method in METHODS] == [False, True, True, True]
+    for method, name in zip(METHODS, ["Diffusion", "Gaussian", "CVAE", "MMD"], strict=True):
         assert page[method]["name"] == f"2,000 samples: {name}"
         assert torch.tensor(page[method]["actions"]).abs().max() <= 1
     for method in ("Gaussian", "MMD"):

@@ -244,13 +244,13 @@ def rounded(values):
 
 def text(tensors):
     """Tensors → all their numbers in half precision, in base64."""
-    numbers = torch.cat([tensor.flatten() for tensor in tensors]).half().numpy()
-    return base64.b64encode(numbers.astype("<f2").tobytes()).decode()
+    halves = torch.cat([tensor.flatten() for tensor in tensors]).half().numpy()
+    return base64.b64encode(halves.astype("<f2").tobytes()).decode()
 
 
-def numbers(text):
+def numbers(encoded):
     """The inverse of `text`: a flat float32 tensor."""
-    halves = np.frombuffer(base64.b64decode(text), dtype="<f2")
+    halves = np.frombuffer(base64.b64decode(encoded), dtype="<f2")
     return torch.as_tensor(halves.astype(np.float32))
 
 
