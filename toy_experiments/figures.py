@@ -216,18 +216,7 @@ def table_line(row, cells):
 def save(name, figure, args, **tables):
     """Writes name.png, name.pdf and name.json into the folder args.out, each whole or not at all.
 
-    tables: as in `save_numbers`.
-    """
-    write(args.out / f"{name}.png", lambda path: figure.savefig(path, dpi=150))
-    write(args.out / f"{name}.pdf", lambda path: figure.savefig(path, dpi=150))
-    save_numbers(name, args, **tables)
-    print(f"figure and numbers: {args.out / name}.png, .pdf, .json")
-
-
-def save_numbers(name, args, **tables):
-    """Writes name.json into the folder args.out.
-
-    tables: results, by the name that they get in the file, which also holds args.
+    tables: results, by the name that they get in the JSON file, which also holds args.
     """
     content = asdict(args)
     content.pop("out")
@@ -236,4 +225,7 @@ def save_numbers(name, args, **tables):
         content[title] = {}
         for row, runs in results.items():
             content[title][row] = [numbers for _, numbers in runs]
+    write(args.out / f"{name}.png", lambda path: figure.savefig(path, dpi=150))
+    write(args.out / f"{name}.pdf", lambda path: figure.savefig(path, dpi=150))
     write(args.out / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1)))
+    print(f"figure and numbers: {args.out / name}.png, .pdf, .json")
