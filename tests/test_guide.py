@@ -156,8 +156,10 @@ def test_numbers_of_the_experiments():
     }
     assert max(distance["0.1"], distance["0.02"]) < distance["0.5"] < distance["0.004"]
 
-    one = results("expressiveness", "AWR, temperature 0.05, top left pays 3", "reward")
-    assert len(one) == 5 and one.min() > 4.95
+    warm = results("expressiveness", "AWR, top left pays 3", "reward")
+    assert len(warm) == 5 and warm.min() > 4.95
+    cold = results("expressiveness", "AWR, temperature 0.05, top left pays 3", "reward")
+    assert (cold > 4.95).sum() == 4
     two = results("expressiveness", "AWR, top left pays 5", "reward")
     assert (
         two.max() < results("expressiveness", "uniformly random, top left pays 5", "reward").min()
