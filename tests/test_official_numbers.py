@@ -13,6 +13,7 @@ import torch
 from numpy.random import RandomState
 
 from diffusion_ql import Args, Batch, DiffusionQL, tune_rewards, vp_schedule
+from toy_experiments.benchmark import Release
 
 OFFICIAL = json.loads(Path(__file__).with_name("official_numbers.json").read_text())
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -48,9 +49,11 @@ def hand_in(monkeypatch):
     assert not waiting
 
 
-def chain(start, steps):
-    """The draws of one denoising chain. The release draws noise for the last step too, times 0."""
-    return [("randn", float32(start)), *[("randn_like", float32(step)) for step in steps[:-1]]]
+def chain(start, steps, whole=False):
+    """The draws of one denoising chain. The release (whole) draws noise for the last step, too."""
+    if not whole:
+        steps = steps[:-1]
+    return [("randn", float32(start)), *[("randn_like", float32(step)) for step in steps]]
 
 
 def fill(network, seed):
@@ -85,8 +88,8 @@ def make_agent(config):
     return agent
 
 
-def make_update(config, u):
-    """The batch and the random numbers of update u."""
+def make_update(config, u, whole=False):
+    """The batch and the random numbers of update u; whole: as in `chain`."""
     B = config["batch_size"]
     S = config["state_dim"]
     A = config["action_dim"]
@@ -99,10 +102,10 @@ def make_update(config, u):
     reward = r.standard_normal((B, 1))
     not_done = r.uniform(size=(B, 1)) > 0.1
     batch = Batch(*[float32(column) for column in (state, action, next_state, reward, not_done)])
-    draws = chain(r.standard_normal((M, A)), r.standard_normal((N, M, A)))
+    draws = chain(r.standard_normal((M, A)), r.standard_normal((N, M, A)), whole)
     draws.append(("randint", torch.as_tensor(r.randint(0, N, size=(B,)))))
     draws.append(("randn_like", float32(r.standard_normal((B, A)))))
-    draws += chain(r.standard_normal((B, A)), r.standard_normal((N, B, A)))
+    draws += chain(r.standard_normal((B, A)), r.standard_normal((N, B, A)), whole)
     coin = r.uniform()
     draws.append(("rand", torch.tensor(coin)))
     return batch, draws, coin > 0.5
@@ -141,6 +144,27 @@ def test_updates(number, hand_in):
             p = parameters[name].detach().double().flatten()
             got = [p.sum(), p.square().sum(), p[0], p[-1]]
             np.testing.assert_allclose(got, expected, **CLOSE, err_msg=f"{network} {name}")
+
+
+@pytest.mark.parametrize("number", [0, 2])  # it has no max-Q backup
+def test_the_benchmarks_transcription_of_the_release(number, hand_in, monkeypatch):
+    """Two updates; after them the policy's average, which it takes at every step, differs."""
+    run = OFFICIAL["updates"][number]
+    config = run["config"]
+    settings = {"lr": config["actor_lr"], "eta": config["eta"], "grad_norm": config["grad_norm"]}
+    args = Args(n_timesteps=config["n_timesteps"], **settings)
+    release = Release(config["state_dim"], config["action_dim"], args)
+    for name, seed in {"actor": 1000, "ema_actor": 1000, "critic": 2000}.items():
+        fill(getattr(release, name), config["seed"] + seed)
+    fill(release.critic_target, config["seed"] + 2000)
+    for u in range(2):
+        batch, draws, first_is_maximised = make_update(config, u, whole=True)
+        monkeypatch.setattr(np.random, "uniform", lambda coin=first_is_maximised: float(coin))
+        hand_in(draws[:-1])  # the last one is PyTorch's coin
+        losses = release.update(batch)
+        names = ("critic_loss", "bc_loss", "ql_loss", "actor_loss")
+        for name, loss in zip(names, losses, strict=True):
+            np.testing.assert_allclose(loss, run["metrics"][name][u], **CLOSE, err_msg=name)
 
 
 def test_acting(hand_in):

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 SOURCE = TUTORIALS.parent / "diffusion_ql.py"
-LESSONS = sorted(path.name for path in TUTORIALS.glob("*.ipynb"))
+LESSONS = sorted(path.name for path in TUTORIALS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted(f"solutions/{path.name}" for path in TUTORIALS.glob("solutions/*.ipynb"))
 # Lessons whose solutions lie in a notebook of their own. The others keep them in tagged cells.
 REVISED = [name for name in LESSONS if f"solutions/{name}" in SOLUTIONS]

@@ -13,17 +13,9 @@ from pathlib import Path
 
 from repository import FIGURES
 
+from toy_experiments import figures
 from toy_experiments.cloning import METHODS
 from toy_experiments.command_line import Options, check_number, run_script
-from toy_experiments.figures import (
-    CLONING_COLUMNS,
-    cloning_caption,
-    draw_methods,
-    run_seeds,
-    save,
-    seeds_text,
-    table,
-)
 from toy_experiments.training import clone
 
 
@@ -53,18 +45,18 @@ def make_figure(args):
     for method in args.methods:
         make_policy = partial(METHODS[method], **settings.get(method, {}))
         rows[method] = (clone, dict(make_policy=make_policy, steps=args.steps))
-    results = run_seeds(rows, args)
+    results = figures.run_seeds(rows, args)
 
-    figure = draw_methods(
+    figure = figures.draw_methods(
         results,
         args.seed,
         data_caption="four corners,\nstd 0.05 around each",
-        caption=cloning_caption,
+        caption=figures.cloning_caption,
     )
     settings = f"{args.steps:,} steps; diffusion with N = {args.n_timesteps}"
-    figure.suptitle(f"Cloning ({settings}; {seeds_text(args)})", fontsize=10)
-    save("behavior_cloning", figure, args, results=results)
-    print(table(results, CLONING_COLUMNS))
+    figure.suptitle(f"Cloning ({settings}; {figures.seeds_text(args)})", fontsize=10)
+    figures.save("behavior_cloning", figure, args, results=results)
+    print(figures.table(results, figures.CLONING_COLUMNS))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python toy_experiments/benchmark.py               # walker2d's sizes, in some minutes
     python toy_experiments/benchmark.py --no-compile  # without the row that has to compile first
+    python toy_experiments/benchmark.py --growth      # how the cost of an update grows: a figure
 
 The data is random: speed does not depend on it. All rows are timed in turn, round after round, so
 that another program's load falls on all of them; a figure is the median of the rounds.
@@ -12,14 +13,17 @@ import platform
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import repository  # noqa: F401  (puts diffusion_ql.py on the path)
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
+from matplotlib.figure import Figure
+from repository import FIGURES
 
 from diffusion_ql import (
     Args,
@@ -28,6 +32,7 @@ from diffusion_ql import (
     SinusoidalEmbedding,
     compile_losses,
     vp_schedule,
+    write,
 )
 
 
@@ -43,6 +48,16 @@ class Options:
     rounds: int = 9  # rounds of 20 updates
     threads: int = torch.get_num_threads()
     compile: bool = True  # also time compiled losses
+    growth: bool = False  # time updates of other sizes instead, uncompiled, one size varied at once
+    out: Path = FIGURES  # folder of the figure of --growth
+
+
+GROWTH = {  # what is varied, and how far
+    "n_timesteps": (2, 5, 10, 20, 50),
+    "batch_size": (64, 256, 1024),
+    "hidden_dim": (64, 128, 256, 512),
+    "transitions": (10_000, 100_000, 1_000_000),
+}
 
 
 def release_mlp(inputs, outputs, width):
@@ -78,8 +93,8 @@ class Release:
         self.critic = nn.ModuleList([q1, q2])
         self.ema_actor = copy.deepcopy(self.actor)
         self.critic_target = copy.deepcopy(self.critic)
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), 3e-4)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), 3e-4)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), args.lr)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), args.critic_lr)
         self.schedule = vp_schedule(args.n_timesteps)
 
     def coefficient(self, name, t):
@@ -108,7 +123,7 @@ class Release:
     def step(self, loss, network, optimizer):
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(network.parameters(), self.args.grad_norm)
         optimizer.step()
 
     def update(self, batch):
@@ -129,7 +144,7 @@ class Release:
             ql_loss = -q1.mean() / q2.abs().mean().detach()
         else:
             ql_loss = -q2.mean() / q1.abs().mean().detach()
-        loss = bc_loss + ql_loss
+        loss = bc_loss + self.args.eta * ql_loss
         self.step(loss, self.actor, self.actor_optimizer)
 
         self.average(self.ema_actor, self.actor)
@@ -191,6 +206,11 @@ def print_table(title, rates, last_column=""):
         print(f"| {name} | {median:.1f} | {spread} | {ratio} |")
 
 
+def random_data(options, transitions=100_000):
+    widths = (options.state_dim, options.action_dim, options.state_dim, 1, 1)
+    return Batch(*[torch.rand(transitions, width) * 2 - 1 for width in widths])
+
+
 def updates(options):
     args = Args(
         hidden_dim=options.hidden_dim,
@@ -200,8 +220,7 @@ def updates(options):
         device="cpu",
     )
     sizes = (options.state_dim, options.action_dim)
-    widths = (options.state_dim, options.action_dim, options.state_dim, 1, 1)
-    data = Batch(*[torch.rand(100_000, width) * 2 - 1 for width in widths])
+    data = random_data(options)
     release = Release(*sizes, args)
     plain = DiffusionQL(*sizes, args)
     rows = {
@@ -233,12 +252,47 @@ def evaluations(agent, options, episodes=10):
     print_table("steps of an evaluation", in_turns(rows, options.rounds))
 
 
+def growth(options):
+    """A table and a figure of the milliseconds that an update takes, as one size varies."""
+    rows = {}
+    for size, values in GROWTH.items():
+        for value in values:
+            settings = {"n_timesteps": options.n_timesteps, "batch_size": options.batch_size}
+            settings.update(hidden_dim=options.hidden_dim, transitions=100_000)
+            settings[size] = value
+            data = random_data(options, settings.pop("transitions"))
+            agent = DiffusionQL(options.state_dim, options.action_dim, Args(**settings))
+            rows[size, value] = partial(update_once, agent, data)
+    rates = in_turns(rows, options.rounds, times=5)
+    milliseconds = {key: 1000 / statistics.median(values) for key, values in rates.items()}
+
+    figure = Figure(figsize=(10, 2.6), layout="constrained")
+    print("| varied | value | milliseconds per update |\n|---|---|---|")
+    for axis, (size, values) in zip(
+        figure.subplots(1, 4, sharey=True), GROWTH.items(), strict=True
+    ):
+        times = [milliseconds[size, value] for value in values]
+        axis.plot(values, times, "o-", color="#0072B2")
+        axis.set(xscale="log", yscale="log", xlabel=size)
+        for value, time_taken in zip(values, times, strict=True):
+            print(f"| {size} | {value:,} | {time_taken:.0f} |")
+    figure.supylabel("milliseconds per update", fontsize=9)
+    write(options.out / "benchmark_growth.png", lambda path: figure.savefig(path, dpi=110))
+    print(f"figure: {options.out}/benchmark_growth.png")
+
+
+def update_once(agent, data):
+    agent.update(data.sample(agent.args.batch_size))
+
+
 def main():
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(options.threads)
     machine = f"{platform.machine()} CPU, {options.threads} threads, PyTorch {torch.__version__}"
     sizes = f"state {options.state_dim}, action {options.action_dim}, width {options.hidden_dim}"
     print(f"{machine}; {sizes}, batch {options.batch_size}, N = {options.n_timesteps}")
+    if options.growth:
+        return growth(options)
     agent = updates(options)
     if (options.state_dim, options.action_dim) == (17, 6):
         evaluations(agent, options)

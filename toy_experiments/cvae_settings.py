@@ -13,18 +13,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from repository import FIGURES
 
+from toy_experiments import figures
 from toy_experiments.cloning import CVAE
 from toy_experiments.command_line import Options, run_script
-from toy_experiments.figures import (
-    CLONING_COLUMNS,
-    COLORS,
-    cloning_caption,
-    draw,
-    run_seeds,
-    save,
-    seeds_text,
-    table,
-)
 from toy_experiments.training import clone
 
 NO_CLIP = 100.0  # no draw from a normal distribution is that large
@@ -50,7 +41,7 @@ def make_figure(args):
             make_policy = partial(CVAE, kl_weight=kl_weight, latent_clip=clip)
             settings = dict(make_policy=make_policy, steps=args.steps)
             rows[row_name(kl_weight, clip)] = (clone, settings)
-    results = run_seeds(rows, args)
+    results = figures.run_seeds(rows, args)
 
     lines = len(args.methods)
     figure = Figure(figsize=(10, 3.4 * lines), layout="constrained")
@@ -59,11 +50,13 @@ def make_figure(args):
         for axis, (kl_weight, clip) in zip(line, VARIED[method], strict=True):
             row = row_name(kl_weight, clip)
             samples, _ = results[row][0]
-            draw(axis, samples, row, cloning_caption(results[row]), COLORS["CVAE"])
+            figures.draw(
+                axis, samples, row, figures.cloning_caption(results[row]), figures.COLORS["CVAE"]
+            )
         line[0].set_ylabel(f"varied: {method}")
-    figure.suptitle(f"The CVAE's two settings ({seeds_text(args)})", fontsize=10)
-    save("cvae_settings", figure, args, results=results)
-    print(table(results, CLONING_COLUMNS))
+    figure.suptitle(f"The CVAE's two settings ({figures.seeds_text(args)})", fontsize=10)
+    figures.save("cvae_settings", figure, args, results=results)
+    print(figures.table(results, figures.CLONING_COLUMNS))
 
 
 def row_name(kl_weight, clip):

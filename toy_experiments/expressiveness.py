@@ -22,19 +22,9 @@ from matplotlib.figure import Figure
 from repository import FIGURES
 
 from diffusion_ql import UserError
+from toy_experiments import figures
 from toy_experiments.bandit import make_data, measure
 from toy_experiments.command_line import Options, check_number, run_script
-from toy_experiments.figures import (
-    COLORS,
-    REWARD_COLUMNS,
-    draw,
-    draw_line,
-    run_seeds,
-    save,
-    seeds_text,
-    summary,
-    table,
-)
 from toy_experiments.guided import AWR, TD3BC, GuidedDiffusion, WeightedDiffusion
 from toy_experiments.training import learn
 
@@ -48,11 +38,11 @@ METHODS = {
 STYLES = {  # how each is drawn
     "the data": dict(color="#555555", linestyle=":"),
     "uniformly random": dict(color="#AAAAAA"),
-    "TD3+BC": dict(color=COLORS["TD3+BC"], marker="o"),
-    "AWR": dict(color=COLORS["AWR"], marker="o"),
-    "AWR, temperature 0.05": dict(color=COLORS["AWR"], marker="s", linestyle="--"),
-    "weighted diffusion": dict(color=COLORS["diffusion"], marker="s", linestyle="--"),
-    "Diffusion-QL": dict(color=COLORS["Diffusion-QL"], marker="o"),
+    "TD3+BC": dict(color=figures.COLORS["TD3+BC"], marker="o"),
+    "AWR": dict(color=figures.COLORS["AWR"], marker="o"),
+    "AWR, temperature 0.05": dict(color=figures.COLORS["AWR"], marker="s", linestyle="--"),
+    "weighted diffusion": dict(color=figures.COLORS["diffusion"], marker="s", linestyle="--"),
+    "Diffusion-QL": dict(color=figures.COLORS["Diffusion-QL"], marker="o"),
 }
 
 
@@ -78,7 +68,7 @@ def make_figure(args):
             rewards = corner_rewards(top_left)
             settings = dict(make_policy=METHODS[method], rewards=rewards, steps=args.steps)
             rows[row_name(method, top_left)] = (learn, settings)
-    results = run_seeds(rows, args)
+    results = figures.run_seeds(rows, args)
     compared = references(args.top_left, args.seed)
 
     columns = len(args.top_left)
@@ -92,11 +82,11 @@ def make_figure(args):
     for method, line in zip(args.methods, axes, strict=True):
         for axis, top_left in zip(line, args.top_left, strict=True):
             runs = results[row_name(method, top_left)]
-            caption = f"top left pays {top_left:g}\nreward {summary(runs, 'reward', '.2f')}"
-            draw(axis, runs[0][0], method, caption, STYLES[method]["color"])
-    panels.suptitle(seeds_text(args), fontsize=10)
-    save("expressiveness", figure, args, results=results, references=compared)
-    print(table({**compared, **results}, REWARD_COLUMNS))
+            caption = f"top left pays {top_left:g}\nreward {figures.summary(runs, 'reward', '.2f')}"
+            figures.draw(axis, runs[0][0], method, caption, STYLES[method]["color"])
+    panels.suptitle(figures.seeds_text(args), fontsize=10)
+    figures.save("expressiveness", figure, args, results=results, references=compared)
+    print(figures.table({**compared, **results}, figures.REWARD_COLUMNS))
 
 
 def corner_rewards(top_left):
@@ -125,7 +115,7 @@ def draw_rewards(axis, results, args):
     """The chart: what the samples earn over what the second best corner pays."""
     for method in ("the data", "uniformly random", *args.methods):
         rows = {top_left: row_name(method, top_left) for top_left in args.top_left}
-        draw_line(axis, rows, results, "reward", label=method, **STYLES[method])
+        figures.draw_line(axis, rows, results, "reward", label=method, **STYLES[method])
     axis.set(xlabel="mean reward of the top left corner", ylabel="mean reward of the samples")
     axis.set(ylim=(-0.2, 5.2), xticks=args.top_left)
 

@@ -21,19 +21,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from repository import FIGURES
 
+from toy_experiments import figures
 from toy_experiments.bandit import CORNERS
 from toy_experiments.cloning import exact_policy
 from toy_experiments.command_line import Options, run_script
-from toy_experiments.figures import (
-    REWARD_COLUMNS,
-    draw,
-    draw_line,
-    run_seeds,
-    save,
-    seeds_text,
-    summary,
-    table,
-)
 from toy_experiments.guided import GuidedDiffusion, LastStepDiffusion, own_networks
 from toy_experiments.training import clone, learn
 
@@ -80,7 +71,7 @@ def make_figure(args):
                 settings = dict(make_policy=make_policy, rewards=rewards, steps=args.steps)
                 rows[row_name(bandit, method, n)] = (learn, settings)
     slow = [row for row in rows if is_slow(row)]
-    results = run_seeds(rows, args, first_seed_only=slow)
+    results = figures.run_seeds(rows, args, first_seed_only=slow)
 
     shown = ["exact clone of the best", *args.methods]
     figure = Figure(figsize=(2.5 * len(shown), 7.5), layout="constrained")
@@ -94,12 +85,12 @@ def make_figure(args):
     for axis, method in zip(panels.subplots(1, len(shown)), shown, strict=True):
         runs = results.get(row_name("two best corners", method, n))
         if runs:
-            draw(axis, runs[0][0], method, caption(runs), LINES[method]["color"])
+            figures.draw(axis, runs[0][0], method, caption(runs), LINES[method]["color"])
         else:
             axis.set_axis_off()
-    panels.suptitle(f"two best corners, N = {n} ({seeds_text(args)})", fontsize=10)
-    save("few_steps", figure, args, results=results)
-    print(table(results, REWARD_COLUMNS))
+    panels.suptitle(f"two best corners, N = {n} ({figures.seeds_text(args)})", fontsize=10)
+    figures.save("few_steps", figure, args, results=results)
+    print(figures.table(results, figures.REWARD_COLUMNS))
 
 
 def row_name(bandit, method, n):
@@ -119,7 +110,7 @@ def draw_shares(axis, bandit, methods, results, n_timesteps):
     """A chart: the share of the samples on a best corner over N, a line for each method."""
     for method in methods:
         rows = {n: row_name(bandit, method, n) for n in n_timesteps}
-        draw_line(axis, rows, results, "best_corner", label=method, **LINES[method])
+        figures.draw_line(axis, rows, results, "best_corner", label=method, **LINES[method])
     axis.set(title=bandit, xlabel="denoising steps N", xscale="log")
     axis.set_xticks(n_timesteps, n_timesteps)
     axis.minorticks_off()
@@ -128,7 +119,7 @@ def draw_shares(axis, bandit, methods, results, n_timesteps):
 
 def caption(runs):
     """The lines under a panel."""
-    share = summary(runs, "best_corner", ".0%")
+    share = figures.summary(runs, "best_corner", ".0%")
     return f"on a best corner:\n{share}"
 
 

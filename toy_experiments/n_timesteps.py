@@ -14,18 +14,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from repository import FIGURES
 
+from toy_experiments import figures
 from toy_experiments.cloning import Diffusion, exact_policy
 from toy_experiments.command_line import Options, run_script
-from toy_experiments.figures import (
-    CLONING_COLUMNS,
-    COLORS,
-    cloning_caption,
-    draw,
-    run_seeds,
-    save,
-    seeds_text,
-    table,
-)
 from toy_experiments.training import clone
 
 METHODS = {"exact denoiser": exact_policy, "diffusion": Diffusion}
@@ -48,7 +39,7 @@ def make_figure(args):
                 steps = 0
             settings = dict(make_policy=partial(METHODS[method], n), steps=steps)
             rows[f"{method}, N = {n}"] = (clone, settings)
-    results = run_seeds(rows, args)
+    results = figures.run_seeds(rows, args)
 
     columns = len(args.n_timesteps)
     lines = len(args.methods)
@@ -57,10 +48,10 @@ def make_figure(args):
     for axis, (row, runs) in zip(axes, results.items(), strict=True):
         samples, _ = runs[0]
         method = row.split(",")[0]
-        draw(axis, samples, row, cloning_caption(runs), COLORS[method])
-    figure.suptitle(f"Cloning with N denoising steps ({seeds_text(args)})", fontsize=10)
-    save("n_timesteps", figure, args, results=results)
-    print(table(results, CLONING_COLUMNS))
+        figures.draw(axis, samples, row, figures.cloning_caption(runs), figures.COLORS[method])
+    figure.suptitle(f"Cloning with N denoising steps ({figures.seeds_text(args)})", fontsize=10)
+    figures.save("n_timesteps", figure, args, results=results)
+    print(figures.table(results, figures.CLONING_COLUMNS))
 
 
 if __name__ == "__main__":

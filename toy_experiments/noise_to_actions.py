@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from repository import FIGURES
 
 from diffusion_ql import write
+from toy_experiments import figures
 from toy_experiments.bandit import CORNERS, REWARDS
 from toy_experiments.cloning import Diffusion
 from toy_experiments.command_line import Options, run_script
-from toy_experiments.figures import COLORS, save_numbers
 from toy_experiments.guided import GuidedDiffusion
 from toy_experiments.training import clone, learn
 
@@ -56,7 +56,7 @@ def make_film(args):
         imageio.mimsave, ims=frames, format="gif", duration=60, loop=0, subrectangles=True
     )
     write(args.out / "noise_to_actions.gif", film)
-    save_numbers("noise_to_actions", args, results=results)
+    figures.save_numbers("noise_to_actions", args, results=results)
 
 
 @torch.no_grad()
@@ -84,9 +84,9 @@ def draw(paths, at):
         before = int(at)
         after = min(before + 1, len(path) - 1)
         points = path[before] + (at - before) * (path[after] - path[before])
-        color = COLORS["data"]
+        color = figures.COLORS["data"]
         if method == "Diffusion-QL":
-            color = COLORS["Diffusion-QL"]
+            color = figures.COLORS["Diffusion-QL"]
         axis.scatter(*points.T, s=5, color=color, linewidths=0)
         for (x, y), reward in zip(CORNERS.tolist(), REWARDS.tolist(), strict=True):
             if method == "Diffusion-QL":

@@ -15,18 +15,9 @@ from pathlib import Path
 import torch
 from repository import FIGURES
 
+from toy_experiments import figures
 from toy_experiments.bandit import CORNERS, REWARDS, make_data, measure
 from toy_experiments.command_line import Options, run_script
-from toy_experiments.figures import (
-    ACTING_COLUMNS,
-    REWARD_COLUMNS,
-    draw_methods,
-    reward_caption,
-    run_seeds,
-    save,
-    seeds_text,
-    table,
-)
 from toy_experiments.guided import METHODS
 from toy_experiments.training import learn
 
@@ -47,28 +38,28 @@ def make_figure(args):
             make_policy = partial(make_policy, args.n_timesteps)
         settings = dict(make_policy=make_policy, rewards=tuple(REWARDS.tolist()), steps=args.steps)
         rows[method] = (learn, settings)
-    results = run_seeds(rows, args)
+    results = figures.run_seeds(rows, args)
     compared = references(args.seed)
 
-    figure = draw_methods(
+    figure = figures.draw_methods(
         results,
         args.seed,
         data_caption=f"mean reward of each corner;\nof the data: {REWARDS.mean():.3f}",
-        caption=reward_caption,
+        caption=figures.reward_caption,
     )
     for (x, y), reward in zip(CORNERS.tolist(), REWARDS.tolist(), strict=True):
         place = (x / 2, y / 2)
         figure.axes[0].annotate(f"{reward:g}", place, ha="center", va="center", fontsize=12)
     settings = f"{args.steps:,} steps; Diffusion-QL with N = {args.n_timesteps}"
-    figure.suptitle(f"With reward ({settings}; {seeds_text(args)})", fontsize=10)
+    figure.suptitle(f"With reward ({settings}; {figures.seeds_text(args)})", fontsize=10)
 
     name = "q_learning"
     if args.n_timesteps != Args.n_timesteps:
         name += f"_N{args.n_timesteps}"
-    save(name, figure, args, results=results, references=compared)
-    print(table({**compared, **results}, REWARD_COLUMNS))
+    figures.save(name, figure, args, results=results, references=compared)
+    print(figures.table({**compared, **results}, figures.REWARD_COLUMNS))
     print()
-    print(table(results, ACTING_COLUMNS))
+    print(figures.table(results, figures.ACTING_COLUMNS))
 
 
 def references(seed):
