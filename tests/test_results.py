@@ -169,4 +169,12 @@ def test_two_roads():
     assert list(rows)[2:] == list(two_roads_figure.METHODS)
     assert {len(runs) for runs in list(rows.values())[2:]} == {5}
     column = {row: [numbers["score"] for numbers in runs] for row, runs in rows.items()}
-    assert min(column["Diffusion-QL"]) > column["demonstrations"][0]
+    assert min(column["Diffusion-QL"]) > max(column["Gaussian with Q"])
+    assert min(column["Gaussian with Q"]) > column["demonstrations"][0]
+    gain = np.mean(column["Gaussian with Q"]) - np.mean(column["cloning by a Gaussian"])
+    assert gain > np.mean(column["Diffusion-QL"]) - np.mean(column["Gaussian with Q"])
+    for clone in ("cloning by a Gaussian", "cloning by diffusion"):
+        for numbers in rows[clone]:
+            assert numbers["short"] > 0.3 and numbers["long"] > 0.2
+    stuck = [numbers["stuck"] for numbers in rows["cloning by a Gaussian"]]
+    assert min(stuck) > max(numbers["stuck"] for numbers in rows["cloning by diffusion"])
