@@ -1,0 +1,101 @@
+"""What the notebooks share: the fast mode, colours, committed results and small pictures.
+
+Nothing of the algorithm is in here.
+"""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from PIL import Image as Picture
+
+from toy_experiments.figures import COLORS, table
+
+__all__ = ["COLORS", "FAST"]
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# The tests run every cell in a fast mode: `FAST=1` in the environment. Live training is then cut
+# short, and its pictures mean nothing.
+FAST = os.environ.get("FAST") == "1"
+
+torch.set_num_threads(1)  # the networks of the toy experiments are too small for more
+plt.rcParams["figure.dpi"] = 100
+
+
+# ---- Results that were made by a command and committed -------------------------------------------
+def committed(name):
+    """The numbers of toy_experiments/figures/<name>.json: {row: [the measures of each seed]}."""
+    path = REPOSITORY / "toy_experiments" / "figures" / f"{name}.json"
+    content = json.loads(path.read_text())
+    return {**content["results"], **content.get("references", {})}
+
+
+def values(runs, measure):
+    """One measure of all seeds, as an array (seeds,)."""
+    return np.array([numbers[measure] for numbers in runs])
+
+
+# ---- Pictures ------------------------------------------------------------------------------------
+def panels(count, width=2.6, height=3.4):
+    """A row of `count` axes in a new figure; a single one comes alone."""
+    size = (width * count, height)
+    _, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
+    if count == 1:
+        return axes[0, 0]
+    return axes[0]
+
+
+def dots(axis, rows, colors, lines=None):
+    """A line for each row with a dot per seed, and its mean as a bar.
+
+    rows: {label: values (seeds,)}; colors: {label: colour}; lines: two of
+    {label: value} to compare with.
+    """
+    for y, (label, row) in enumerate(rows.items()):
+        axis.plot(row, np.full(len(row), y), "o", color=colors[label], alpha=0.6)
+        axis.plot(row.mean(), y, "|", color="black", ms=14)
+    axis.set(yticks=range(len(rows)), yticklabels=list(rows))
+    axis.invert_yaxis()
+    if lines is not None:
+        for (label, value), style in zip(lines.items(), ["--", ":"], strict=True):
+            axis.axvline(value, color="black", ls=style, lw=1, label=label)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
+
+
+def draw_path(axis, path, color):
+    """A path (n, 2) with an arrow on every piece of it, and a dot at its end."""
+    path = np.asarray(path)
+    start = path[:-1]
+    way = path[1:] - start
+    style = dict(angles="xy", scale_units="xy", scale=1, width=0.006, headwidth=4)
+    axis.quiver(*start.T, *way.T, color=color, **style)
+    axis.plot(*path[-1], "o", color="black", ms=5)
+
+
+def film(draw_frame, frames, size=(3.2, 3.4)):
+    """The bytes of a GIF whose pictures draw_frame(axis, frame) makes, for each of the frames."""
+    pictures = []
+    for frame in frames:
+        figure, axis = plt.subplots(figsize=size, dpi=80, layout="constrained")
+        draw_frame(axis, frame)
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        pictures.append(Picture.fromarray(pixels).quantize(32))
+        plt.close(figure)
+    file = io.BytesIO()
+    style = dict(save_all=True, append_images=pictures[1:], duration=120, loop=0)
+    pictures[0].save(file, "GIF", **style)
+    return file.getvalue()
+
+
+def table_of(rows, columns):
+    """A Markdown table of committed rows: mean ± std over the seeds. columns: as in figures.py."""
+    runs = {}
+    for row, seeds in rows.items():
+        runs[row] = [(None, numbers) for numbers in seeds]  # figures.table wants (samples, numbers)
+    return table(runs, columns)
