@@ -3,6 +3,7 @@
     python toy_experiments/benchmark.py               # walker2d's sizes, in some minutes
     python toy_experiments/benchmark.py --no-compile  # without the row that has to compile first
     python toy_experiments/benchmark.py --growth      # how the cost of an update grows: a figure
+    python toy_experiments/benchmark.py --side-by-side  # a run on all cores, or a run on each core
 
 The data is random: speed does not depend on it. All rows are timed in turn, round after round, so
 that another program's load falls on all of them; a figure is the median of the rounds.
@@ -22,6 +23,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
+from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from repository import FIGURES
 
@@ -49,6 +51,7 @@ class Options:
     threads: int = torch.get_num_threads()
     compile: bool = True  # also time compiled losses
     growth: bool = False  # time updates of other sizes instead, uncompiled, one size varied at once
+    side_by_side: bool = False  # time instead a run on all cores against a run on each core
     out: Path = FIGURES  # folder of the figure of --growth
 
 
@@ -285,6 +288,42 @@ def update_once(agent, data):
     agent.update(data.sample(agent.args.batch_size))
 
 
+def side_by_side(options):
+    """A table: what a run with a thread per core does, and what runs with one thread each do.
+
+    This is the choice of sweep.py, which gives a thread to each of its runs.
+    """
+    alone = []
+    together = []
+    with Parallel(n_jobs=options.threads) as pool:
+        for _ in range(options.rounds):
+            alone += pool([delayed(updates_per_second)(options, options.threads)])
+            runs = [delayed(updates_per_second)(options, 1)] * options.threads
+            together.append(sum(pool(runs)))
+    rows = {
+        f"one run with {options.threads} threads": alone,
+        f"{options.threads} runs with one thread each, their sum": together,
+    }
+    print_table("updates", rows, "ratio")
+
+
+def updates_per_second(options, threads, seconds=5):
+    """Of an uncompiled run with this many threads, after a second of warming up."""
+    torch.set_num_threads(threads)
+    args = Args(hidden_dim=options.hidden_dim, batch_size=options.batch_size)
+    agent = DiffusionQL(options.state_dim, options.action_dim, args)
+    data = random_data(options)
+    warm = time.perf_counter() + 1
+    while time.perf_counter() < warm:
+        update_once(agent, data)
+    begin = time.perf_counter()
+    count = 0
+    while time.perf_counter() < begin + seconds:
+        update_once(agent, data)
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
 def main():
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(options.threads)
@@ -293,6 +332,8 @@ def main():
     print(f"{machine}; {sizes}, batch {options.batch_size}, N = {options.n_timesteps}")
     if options.growth:
         return growth(options)
+    if options.side_by_side:
+        return side_by_side(options)
     agent = updates(options)
     if (options.state_dim, options.action_dim) == (17, 6):
         evaluations(agent, options)
