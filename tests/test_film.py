@@ -38,3 +38,9 @@ def test_what_it_shows_is_what_the_readme_says(screen):
     on_corner, on_best = cloning[0].split()[0], guided[1].split()[0]
     assert f"Cloning puts {on_corner} of the actions on the four corners" in said
     assert f"Diffusion-QL (weight of Q: η = 1) puts {on_best} on the best" in said
+
+
+def test_another_weight_of_q_looks_different():
+    """What toy_experiments/README.md says of eta = 2.5."""
+    actions = film.denoise(film.load_policy(2.5), seed=0)[-1]
+    assert 0.55 < film.measure(actions, film.make_data())["edge"] < 0.65
