@@ -286,7 +286,6 @@ def test_the_scripts_write_figure_and_numbers(script, methods):
     assert len(numbers["results"][methods[0]]) == 2
     assert numbers["steps"] == 20
     assert Path(f"here/{script}.png").read_bytes().startswith(b"\x89PNG")
-    assert Path(f"here/{script}.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("script", ["behavior_cloning", "q_learning"])

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import benchmark
 import numpy as np
 import pytest
 import two_roads_figure
@@ -100,6 +101,29 @@ def test_with_reward():
         assert course[4500]["best_corner"] > 0.85
 
 
+def mean_and_std(numbers):
+    return f"{np.mean(numbers):.1f} ± {np.std(numbers):.1f}"
+
+
+def test_the_numbers_of_the_front_page():
+    text = " ".join((TOYS.parent / "README.md").read_text().split())
+    rows = json.loads((TOYS / "figures" / "two_roads.json").read_text())
+    column = {row: [numbers["score"] for numbers in runs] for row, runs in rows.items()}
+    assert f"the demonstrations {column['demonstrations'][0]:.1f}," in text
+    assert f"scores {mean_and_std(column['Gaussian with Q'])}, so most" in text
+    assert f"cloning ({mean_and_std(column['cloning by a Gaussian'])})" in text
+    assert f"Diffusion-QL scores {mean_and_std(column['Diffusion-QL'])}," in text
+    stuck = {row: np.mean([numbers["stuck"] for numbers in runs]) for row, runs in rows.items()}
+    gaussian, diffusion = stuck["cloning by a Gaussian"], stuck["cloning by diffusion"]
+    assert f"gets stuck in {gaussian:.0%} of the episodes, diffusion in {diffusion:.0%}." in text
+
+    best = values("q_learning", "Diffusion-QL", "best_corner").mean()
+    reward = values("q_learning", "Diffusion-QL", "reward").mean()
+    data = values("q_learning", "the data", "reward").mean()
+    assert f"puts {best:.0%} of its samples on the best corner" in text
+    assert f"earns {reward:.2f} of 5; the data earns {data:.2f}," in text
+
+
 def test_acting():
     best = {}
     for method in ("BCQ", "BEAR", "Diffusion-QL"):
@@ -162,10 +186,14 @@ def test_when_a_policy_needs_to_be_expressive():
         assert reward[weighted + top_left].min() > reward[diffusion + top_left].max()
 
 
+def test_what_an_update_costs():
+    content = json.loads((TOYS / "figures" / "benchmark_growth.json").read_text())
+    assert benchmark.growth_table(content["milliseconds"]) in (TOYS / "README.md").read_text()
+
+
 def test_two_roads():
     rows = json.loads((TOYS / "figures" / "two_roads.json").read_text())
-    readme = (TOYS.parent / "README.md").read_text()
-    assert two_roads_figure.table(rows) in readme
+    assert two_roads_figure.table(rows) in (TOYS / "README.md").read_text()
     assert list(rows)[2:] == list(two_roads_figure.METHODS)
     assert {len(runs) for runs in list(rows.values())[2:]} == {5}
     column = {row: [numbers["score"] for numbers in runs] for row, runs in rows.items()}

@@ -6,10 +6,12 @@
     python toy_experiments/benchmark.py --side-by-side  # a run on all cores, or a run on each core
 
 The data is random: speed does not depend on it. All rows are timed in turn, round after round, so
-that another program's load falls on all of them; a figure is the median of the rounds.
+that another program's load falls on all of them; a figure is the median of the rounds (of --growth:
+the fastest one). Two threads on two cores that others use, too, can be slower than one.
 """
 
 import copy
+import json
 import platform
 import statistics
 import time
@@ -25,6 +27,7 @@ import torch.nn.functional as F
 import tyro
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from repository import FIGURES
 
 from diffusion_ql import (
@@ -36,6 +39,7 @@ from diffusion_ql import (
     vp_schedule,
     write,
 )
+from toy_experiments.figures import COLORS
 
 
 @dataclass
@@ -60,6 +64,12 @@ GROWTH = {  # what is varied, and how far
     "batch_size": (64, 256, 1024),
     "hidden_dim": (64, 128, 256, 512),
     "transitions": (10_000, 100_000, 1_000_000),
+}
+NAMES = {
+    "n_timesteps": "denoising steps N",
+    "batch_size": "batch size",
+    "hidden_dim": "width of the networks",
+    "transitions": "transitions in the dataset",
 }
 
 
@@ -256,32 +266,70 @@ def evaluations(agent, options, episodes=10):
 
 
 def growth(options):
-    """A table and a figure of the milliseconds that an update takes, as one size varies."""
+    """A table, a figure and a file of the milliseconds that an update takes, as one size varies.
+
+    They are those of the fastest round: other load can only add to them.
+    """
+    usual = {
+        "n_timesteps": options.n_timesteps,
+        "batch_size": options.batch_size,
+        "hidden_dim": options.hidden_dim,
+        "transitions": 100_000,
+    }
+    datasets = {n: random_data(options, n) for n in {*GROWTH["transitions"], 100_000}}
     rows = {}
     for size, values in GROWTH.items():
         for value in values:
-            settings = {"n_timesteps": options.n_timesteps, "batch_size": options.batch_size}
-            settings.update(hidden_dim=options.hidden_dim, transitions=100_000)
-            settings[size] = value
-            data = random_data(options, settings.pop("transitions"))
-            agent = DiffusionQL(options.state_dim, options.action_dim, Args(**settings))
-            rows[size, value] = partial(update_once, agent, data)
+            settings = {**usual, size: value}
+            key = tuple(settings.values())  # the usual sizes are timed once, for all panels
+            data = datasets[settings.pop("transitions")]
+            args = Args(device="cpu", **settings)
+            agent = DiffusionQL(options.state_dim, options.action_dim, args)
+            rows[key] = partial(update_once, agent, data)
     rates = in_turns(rows, options.rounds, times=5)
-    milliseconds = {key: 1000 / statistics.median(values) for key, values in rates.items()}
 
-    figure = Figure(figsize=(10, 2.6), layout="constrained")
-    print("| varied | value | milliseconds per update |\n|---|---|---|")
-    for axis, (size, values) in zip(
-        figure.subplots(1, 4, sharey=True), GROWTH.items(), strict=True
-    ):
-        times = [milliseconds[size, value] for value in values]
-        axis.plot(values, times, "o-", color="#0072B2")
-        axis.set(xscale="log", yscale="log", xlabel=size)
-        for value, time_taken in zip(values, times, strict=True):
-            print(f"| {size} | {value:,} | {time_taken:.0f} |")
-    figure.supylabel("milliseconds per update", fontsize=9)
-    write(options.out / "benchmark_growth.png", lambda path: figure.savefig(path, dpi=110))
-    print(f"figure: {options.out}/benchmark_growth.png")
+    times = {}
+    for size, values in GROWTH.items():
+        times[size] = {}
+        for value in values:
+            key = tuple({**usual, size: value}.values())
+            times[size][str(value)] = round(1000 / max(rates[key]), 1)
+    print(growth_table(times))
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "benchmark_growth"
+    figure = draw_growth(times)
+    write(path.with_suffix(".png"), lambda partial_path: figure.savefig(partial_path, dpi=110))
+    content = json.dumps({"threads": options.threads, "milliseconds": times}, indent=1)
+    write(path.with_suffix(".json"), lambda partial_path: partial_path.write_text(content))
+    print(f"figure and numbers: {path}.png, .json")
+
+
+def growth_table(times):
+    """A Markdown table of {size: {value: milliseconds}}."""
+    lines = ["| | milliseconds per update |", "|---|---|"]
+    for size, by_value in times.items():
+        cells = [f"{int(value):,}: **{time_taken:.0f}**" for value, time_taken in by_value.items()]
+        lines.append(f"| {NAMES[size]} | {'; '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_growth(times):
+    """A panel per size, on logarithmic axes, so that a cost in proportion has the slope 1."""
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    axes = figure.subplots(2, 2, sharey=True).flat
+    for axis, (size, by_value) in zip(axes, times.items(), strict=True):
+        values = [int(value) for value in by_value]
+        axis.plot(values, list(by_value.values()), "o-", color=COLORS["Diffusion-QL"], lw=2, ms=8)
+        axis.set(xscale="log", yscale="log")
+        axis.set_xticks(values, [f"{value:,}" for value in values])
+        axis.set_yticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1,000"])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel(NAMES[size], size=17)
+        axis.tick_params(labelsize=15)
+        axis.grid(alpha=0.3)
+    figure.supylabel("milliseconds per update", size=17)
+    return figure
 
 
 def update_once(agent, data):

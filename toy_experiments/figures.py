@@ -121,7 +121,7 @@ def draw(axis, actions, title, caption="", color=None):
     for corner in CORNERS.tolist():
         axis.add_patch(Circle(corner, RADIUS, fill=False, color="#999999", lw=0.8))
     x, y = np.asarray(actions).T
-    axis.scatter(x, y, s=2, alpha=0.4, color=color, linewidths=0, rasterized=True)
+    axis.scatter(x, y, s=2, alpha=0.4, color=color, linewidths=0)
     axis.set(title=title, xlabel=caption, aspect="equal")
     axis.set(xlim=(-1.1, 1.1), xticks=[-1, 0, 1], ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
 
@@ -214,7 +214,7 @@ def table_line(row, cells):
 
 
 def save(name, figure, args, **tables):
-    """Writes name.png, name.pdf and name.json into the folder args.out, each whole or not at all.
+    """Writes name.png and name.json into the folder args.out, each whole or not at all.
 
     tables: results, by the name that they get in the JSON file, which also holds args.
     """
@@ -226,6 +226,5 @@ def save(name, figure, args, **tables):
         for row, runs in results.items():
             content[title][row] = [numbers for _, numbers in runs]
     write(args.out / f"{name}.png", lambda path: figure.savefig(path, dpi=150))
-    write(args.out / f"{name}.pdf", lambda path: figure.savefig(path, dpi=150))
     write(args.out / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1)))
-    print(f"figure and numbers: {args.out / name}.png, .pdf, .json")
+    print(f"figure and numbers: {args.out / name}.png, .json")
