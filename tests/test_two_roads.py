@@ -95,7 +95,7 @@ def test_shares_of_known_paths():
 
 
 def without_numbers(text):
-    return re.sub(r"\s+", " ", re.sub(r"[\d,.]+ ", "0 ", re.sub(r"\d+\.\d+", "0", text))).strip()
+    return " ".join(re.sub(r"\d[\d,.]*", "0", text).split())
 
 
 def shown_in_the_readme():

@@ -328,6 +328,7 @@ def draw_growth(times):
         axis.set_xlabel(NAMES[size], size=17)
         axis.tick_params(labelsize=15)
         axis.grid(alpha=0.3)
+        axis.margins(x=0.15)
     figure.supylabel("milliseconds per update", size=17)
     return figure
 
