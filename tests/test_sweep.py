@@ -90,24 +90,36 @@ def test_stopped_by_ctrl_c_and_with_a_killed_worker_it_ends_the_same(here):
     assert len(list(Path("part").rglob("result.json"))) < 4  # else it was too late
 
     again = start(*TASKS, "--out", "part")
-    kill_a_worker()
+    kill_a_worker(again.pid)
     _, err = again.communicate(timeout=400)
     assert again.returncode == 1, err
     assert numbers("part") == numbers("whole")
     assert Path("part/table.md").read_text() == Path("whole/table.md").read_text()
 
 
-def kill_a_worker():
-    """kill -9 for the first of Ray's workers that trains."""
+def kill_a_worker(sweep_pid):
+    """kill -9 for the first of this sweep's own workers that trains: others may run beside it."""
     deadline = time.time() + 200
     while time.time() < deadline:
         time.sleep(0.1)
-        listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
-        for line in listing.splitlines():
-            if "ray::run" in line:
-                os.kill(int(line.split()[0]), signal.SIGKILL)
+        command = ["ps", "-eo", "pid,ppid,args"]
+        listing = subprocess.run(command, capture_output=True, text=True).stdout
+        processes = [line.split(maxsplit=2) for line in listing.splitlines()[1:]]
+        parents = {pid: parent for pid, parent, _ in processes}
+        for pid, _, arguments in processes:
+            if "ray::run" in arguments and str(sweep_pid) in ancestors(pid, parents):
+                os.kill(int(pid), signal.SIGKILL)
                 return
     raise AssertionError("no worker trained")
+
+
+def ancestors(pid, parents):
+    """The processes that started a process. parents: {pid: that of its parent}."""
+    found = []
+    while pid in parents:
+        pid = parents[pid]
+        found.append(pid)
+    return found
 
 
 def test_a_cluster_that_loses_a_node_ends_the_same(here):

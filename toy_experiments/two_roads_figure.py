@@ -52,8 +52,8 @@ def train_all(args):
     for method in args.methods:
         agent_class, settings = METHODS[method]
         if args.steps:
-            steps = ["--steps", str(args.steps), "--eval-every", str(args.steps)]
-            settings = [*settings, *steps]
+            short = {"steps": args.steps, "eval-every": args.steps, "eval-episodes": args.episodes}
+            settings = [*settings, *[f"--{name}={value}" for name, value in short.items()]]
         print(method)
         out = args.runs / method.replace(" ", "-")
         failed = sweep(["two-roads"], args.seeds, out, settings, agent_class)
