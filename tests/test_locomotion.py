@@ -1,0 +1,70 @@
+"""The dataset of notebook 4 and the runs on it are what their scripts say, and small."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from diffusion_ql import Args, load_dataset, open_minari, parse_args
+from tutorials import make_dataset
+from tutorials.experiments import locomotion
+
+TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+def data(monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(TUTORIALS / "data"))
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_dataset_is_small_and_what_its_script_makes(data):
+    assert size_of(TUTORIALS / "data") < 4 * MEGABYTE
+    stored = open_minari(make_dataset.NAME)
+    metadata = stored.storage.metadata
+    made_with = json.loads(metadata["made_with"])
+    assert made_with["snapshots"] == make_dataset.SNAPSHOTS
+    assert made_with["sac"] == make_dataset.SETTINGS
+    returns = {name: [] for name in make_dataset.SNAPSHOTS}
+    makers = stored.storage.get_episode_metadata(range(stored.total_episodes))
+    for episode, maker in zip(stored.iterate_episodes(), makers, strict=True):
+        assert episode.observations.dtype == episode.actions.dtype == np.float32
+        assert len(episode.rewards) == 1000 and episode.truncations[-1]
+        assert maker["sac_steps"] == make_dataset.SNAPSHOTS[maker["snapshot"]]
+        returns[maker["snapshot"]].append(episode.rewards.sum())
+    for name, values in returns.items():
+        assert len(values) == make_dataset.EPISODES
+        assert np.mean(values) == pytest.approx(made_with["mean_returns"][name], rel=1e-5)
+    low, high = made_with["mean_returns"]["random"], made_with["mean_returns"]["good"]
+    assert load_dataset(make_dataset.NAME).reference == (low, high)
+
+
+def test_dataset_can_be_trained_on_by_the_command_line(data):
+    args = parse_args(["--env", make_dataset.NAME])
+    assert args.env == locomotion.ENV == make_dataset.NAME
+    assert (args.eta, args.reward_tune, args.max_q_backup) == (1.0, "no", False)
+
+
+@pytest.mark.parametrize("algo", ["ql", "bc"])
+def test_committed_runs_are_whole_and_have_the_settings_of_their_script(algo, data):
+    folder = locomotion.RESULTS / algo
+    config = json.loads((folder / "config.json").read_text())
+    out = str(locomotion.RUNS / algo)
+    expected = Args.for_env(locomotion.ENV, algo=algo, out=out, **locomotion.SETTINGS)
+    assert config == asdict(expected)
+    progress = pd.read_csv(folder / "progress.csv")
+    every, steps = locomotion.SETTINGS["eval_every"], locomotion.SETTINGS["steps"]
+    assert progress.step.tolist() == list(range(every, steps + 1, every))
+    assert json.loads((folder / "result.json").read_text())["final"]["step"] == steps
+    assert size_of(folder) < 1.5 * MEGABYTE
+    agent = locomotion.load_agent(algo, load_dataset(locomotion.ENV))
+    actions = agent.act(torch.zeros(3, 17))
+    assert actions.shape == (3, 6) and actions.abs().max() <= 1

@@ -1,0 +1,130 @@
+"""The committed runs of notebook 4: Diffusion-QL and a clone, on its dataset cheetah/mixed-v0.
+
+    python tutorials/experiments/locomotion.py                  # all of it
+    python tutorials/experiments/locomotion.py --part ql        # Diffusion-QL: 40 minutes
+    python tutorials/experiments/locomotion.py --part bc        # the clone: 10 minutes
+    python tutorials/experiments/locomotion.py --part evaluate  # both, in many episodes: 5 minutes
+
+Times are those of one core. The run folders are in runs/locomotion; what notebook 4 needs of them
+goes to tutorials/results/locomotion. A run that was stopped goes on, and nothing is done twice.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from diffusion_ql import Args, DiffusionQL, evaluate, load_dataset, train, write  # noqa: E402
+
+ENV = "cheetah/mixed-v0"
+RUNS = Path("runs", "locomotion")
+RESULTS = HERE.parent / "results" / "locomotion"
+SETTINGS = dict(steps=120_000, eval_every=7_500, hidden_dim=128, device="cpu", compile="auto")
+EPISODES = 50  # of each evaluation after training
+REPETITIONS = 16  # evaluations of one policy, 10 episodes each: as many as a run has
+
+
+@dataclass
+class Options:
+    part: Literal["all", "ql", "bc", "evaluate"] = "all"
+
+
+def make_run(algo):
+    """Trains, or goes on where training was stopped, and keeps what is small."""
+    folder = RUNS / algo
+    if not (folder / "result.json").exists():
+        resume = str(folder) if (folder / "config.json").exists() else ""
+        train(Args.for_env(ENV, algo=algo, out=str(folder), resume=resume, **SETTINGS))
+    keep(folder, RESULTS / algo)
+
+
+def keep(folder, target):
+    """Copies settings and results, and the networks: without Adam's state, which doubles them."""
+    target.mkdir(parents=True, exist_ok=True)
+    config = {**json.loads((folder / "config.json").read_text()), "resume": ""}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in ("progress.csv", "result.json"):
+        (target / name).write_text((folder / name).read_text())
+    state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    del state["_extra_state"]
+    if folder.name == "bc":  # its critics have learned nothing
+        state = {name: values for name, values in state.items() if "critic" not in name}
+    torch.save(state, target / "checkpoint.pt")
+
+
+def load_agent(name, dataset):
+    """The agent of a committed run, as it was after its last step."""
+    args = Args(**json.loads((RESULTS / name / "config.json").read_text()))
+    agent = DiffusionQL(dataset.state_dim, dataset.action_dim, args)
+    state = torch.load(RESULTS / name / "checkpoint.pt", weights_only=True)
+    agent.load_state_dict(state, strict=False)  # Adam's state is missing, and a clone's critics
+    return agent
+
+
+class Pair:
+    """Proposes with one agent's policy and chooses with another's critics, as DiffusionQL.act."""
+
+    def __init__(self, policy, critics, candidates):
+        self.policy = policy
+        self.critics = critics
+        self.candidates = candidates
+
+    @torch.no_grad()
+    def act(self, states):
+        repeated = states.repeat_interleave(self.candidates, dim=0)
+        actions = self.policy.actor.sample(repeated)
+        q = torch.minimum(*self.critics.critic_target(repeated, actions))
+        q = q.view(len(states), self.candidates)
+        chosen = torch.multinomial(q.softmax(dim=-1), 1)[:, 0]
+        return actions.view(len(states), self.candidates, -1)[torch.arange(len(states)), chosen]
+
+
+def evaluate_runs():
+    """Returns of many episodes, to evaluations.json: {which policy: returns}."""
+    dataset = load_dataset(ENV)
+    ql = load_agent("ql", dataset)
+    path = RESULTS / "evaluations.json"
+    done = json.loads(path.read_text()) if path.exists() else {}
+    agents = {}
+    for name in ("ql", "bc"):
+        for candidates in (1, 10, 50):
+            agents[f"{name}, {candidates}"] = Pair(load_agent(name, dataset), ql, candidates)
+    for name, agent in agents.items():
+        if name not in done:
+            done[name] = evaluate(agent, dataset, EPISODES, seed=5000).round(1).tolist()
+            save(done, path)
+    for name in ("ql", "bc"):
+        repeated = done.setdefault(f"{name}, again and again", [])
+        while len(repeated) < REPETITIONS:
+            seed = 6000 + 10 * len(repeated)
+            returns = evaluate(load_agent(name, dataset), dataset, 10, seed=seed)
+            repeated.append(returns.round(1).tolist())
+            save(done, path)
+
+
+def save(content, path):
+    write(path, lambda partial: partial.write_text(json.dumps(content) + "\n"))
+
+
+def main():
+    part = tyro.cli(Options, description=__doc__).part
+    os.environ["MINARI_DATASETS_PATH"] = str(HERE.parent / "data")
+    torch.set_num_threads(1)
+    if part in ("ql", "all"):
+        make_run("ql")
+    if part in ("bc", "all"):
+        make_run("bc")
+    if part in ("evaluate", "all"):
+        evaluate_runs()
+
+
+if __name__ == "__main__":
+    main()
