@@ -60,7 +60,7 @@ def dots(axis, rows, colors, lines=None):
         axis.plot(row, np.full(len(row), y), "o", color=colors[label], alpha=0.6)
         axis.plot(row.mean(), y, "|", color="black", ms=14)
     axis.set(yticks=range(len(rows)), yticklabels=list(rows))
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     if lines is not None:
         for (label, value), style in zip(lines.items(), ["--", ":"], strict=True):
             axis.axvline(value, color="black", ls=style, lw=1, label=label)
