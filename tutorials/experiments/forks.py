@@ -1,7 +1,10 @@
 """The runs of notebook 5 that are too long for a class, in tutorials/results/forks.json.
 
-    python tutorials/experiments/forks.py                # all parts: about 15 minutes, one core
-    python tutorials/experiments/forks.py --part bandit  # one part of them
+    python tutorials/experiments/forks.py --part time                   # one minute
+    python tutorials/experiments/forks.py --part bandit --methods EDP   # about 7 minutes, one core
+
+These two made what the notebook shows. Without options, the command also makes FQL and IDQL on the
+bandit, five seeds of each, and the pendulum, which the notebook does not show yet.
 
 time: milliseconds for an update and for an action, at the paper's sizes.
 bandit: EDP, FQL and IDQL on the bandit of toy_experiments; three values of the knob, one seed each;
