@@ -22,7 +22,7 @@ from toy_experiments.bandit import CORNERS, MEASURES, RADIUS, make_data
 HERE = Path(__file__).resolve().parent
 
 # Okabe and Ito's palette for the colour-blind. A method of cloning and the one with reward that is
-# built on it have the same colour.
+# built on it have the same colour. Purple, brown and olive are the forks of notebook 5.
 COLORS = {
     "data": "#555555",
     "Gaussian": "#D55E00",
@@ -35,6 +35,9 @@ COLORS = {
     "exact denoiser": "#56B4E9",
     "diffusion": "#0072B2",
     "Diffusion-QL": "#0072B2",
+    "EDP": "#7A3E9D",
+    "FQL": "#6B3A1E",
+    "IDQL": "#9A9A00",
 }
 
 # The columns of a table: {measure: (heading, format)}.

@@ -1,0 +1,65 @@
+"""The forks of notebook 5: they train, resume and act, and their data is what the notebook says."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from diffusion_ql import Args, Batch, DiffusionQL, train
+from tutorials.forks import EDP, FQL, IDQL, RULES, choose
+from tutorials.pendulum import controller, make_pendulum_data, play
+
+ENV = "test/pendulum-v0"
+FORKS = {"EDP": EDP, "FQL": partial(FQL, alpha=3.0), "IDQL": partial(IDQL, expectile=0.9)}
+
+
+def checkpoint(folder):
+    return torch.load(f"{folder}/checkpoint.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_fork_trains_and_resumes(name, pendulum):
+    train(Args(env=ENV, out="whole", **TINY), agent_class=FORKS[name])
+    train(Args(env=ENV, out="part", **{**TINY, "steps": 10}), agent_class=FORKS[name])
+    train(Args(env=ENV, resume="part", **TINY), agent_class=FORKS[name])
+    whole, part = checkpoint("whole"), checkpoint("part")
+    for weights in whole.keys() - {"_extra_state"}:
+        assert torch.equal(whole[weights], part[weights]), weights
+
+
+def test_the_critics_of_idql_never_ask_the_policy():
+    agent = IDQL(2, 2, Args(device="cpu", hidden_dim=8))
+    agent.actor = agent.ema_actor = None
+    loss, _ = agent.critic_loss(Batch(*[torch.rand(4, width) for width in (2, 2, 2, 1, 1)]))
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_actions_by_every_rule(name):
+    agent = FORKS[name](2, 2, Args(device="cpu", hidden_dim=8))
+    for rule in RULES:
+        actions = choose(agent, torch.zeros(5, 2), rule)
+        assert actions.shape == (5, 2) and actions.abs().max() <= 1
+
+
+def test_best_of_50_has_the_largest_q():
+    torch.manual_seed(0)
+    agent = DiffusionQL(2, 2, Args(device="cpu", hidden_dim=8))
+    states = torch.randn(20, 2)
+    q = {}
+    for rule in RULES:
+        actions = choose(agent, states, rule)
+        q[rule] = torch.minimum(*agent.critic_target(states, actions)).mean()
+    assert q["best of 50"] > q["a sample"] and q["best of 50"] > q["softmax of 50"]
+
+
+def test_the_pendulums_controller_swings_up():
+    _, returns = play(controller, episodes=20)
+    assert returns.mean() > -250
+    _, idle = play(lambda state: 0.0, episodes=20)
+    assert idle.mean() < -800
+    dataset, with_noise = make_pendulum_data(episodes=5)
+    assert dataset.transitions.not_done.all() and with_noise.mean() > -400
+    assert np.isfinite(with_noise).all()

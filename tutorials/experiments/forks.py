@@ -1,0 +1,228 @@
+"""The runs of notebook 5 that are too long for a class, in tutorials/results/forks.json.
+
+    python tutorials/experiments/forks.py --part time                   # one minute
+    python tutorials/experiments/forks.py --part bandit --methods EDP   # about 7 minutes, one core
+
+These two made what the notebook shows. Without options, the command also makes FQL and IDQL on the
+bandit, five seeds of each, and the pendulum, which the notebook does not show yet.
+
+time: milliseconds for an update and for an action, at the paper's sizes.
+bandit: EDP, FQL and IDQL on the bandit of toy_experiments; three values of the knob, one seed each;
+    then five other seeds with the best value, and three rules of acting.
+pendulum: cloning and IDQL on the data of tutorials/pendulum.py.
+
+What is in the results already is not repeated.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import tyro
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from diffusion_ql import Args, Batch, DiffusionQL, compile_losses, evaluate, write  # noqa: E402
+from toy_experiments.bandit import make_data, measure  # noqa: E402
+from tutorials.forks import EDP, FQL, IDQL, RULES, choose  # noqa: E402
+from tutorials.pendulum import make_pendulum_data  # noqa: E402
+
+RESULTS = HERE.parent / "results"
+
+
+@dataclass
+class Options:
+    part: str = "all"  # time, bandit, pendulum, or all
+    methods: tuple[str, ...] = ("FQL", "IDQL", "EDP")  # of which methods (part bandit)
+    minutes: float = 1000  # after which it begins no other run
+
+
+# ---- Time ----------------------------------------------------------------------------------------
+SIZES = dict(state_dim=17, action_dim=6, width=256, batch_size=256)  # walker2d, as in the paper
+KINDS = {"Diffusion-QL": DiffusionQL, "EDP": EDP, "FQL": FQL, "IDQL": IDQL}
+
+
+def milliseconds(function, calls, rounds=9):
+    """The time that a call takes: of the fastest round, which other programs disturbed least."""
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            function()
+        times.append(1000 * (time.perf_counter() - begin) / calls)
+    return min(times)
+
+
+def measure_times(method):
+    """Milliseconds of an update, of its two halves, and of an action for one state by each rule."""
+    state_dim, action_dim, width, n = SIZES.values()
+    torch.manual_seed(0)
+    agent = KINDS[method](state_dim, action_dim, Args(device="cpu", hidden_dim=width))
+    state = torch.randn(n, state_dim)
+    action = 2 * torch.rand(n, action_dim) - 1
+    batch = Batch(state, action, torch.randn(n, state_dim), torch.randn(n, 1), torch.ones(n, 1))
+
+    def critic_half():
+        agent.critic.requires_grad_(True)
+        agent.descend(*agent.critic_loss(batch), agent.critic)
+
+    def policy_half():
+        agent.critic.requires_grad_(False)
+        agent.descend(*agent.policy_loss(batch), agent.actor)
+
+    agent.update(batch)
+    times = {"update": milliseconds(partial(agent.update, batch), 6)}
+    times["critics"] = milliseconds(critic_half, 6)
+    times["policy"] = milliseconds(policy_half, 6)
+    for rule in RULES:
+        times[rule] = milliseconds(partial(choose, agent, state[:1], rule), 20)
+    return times
+
+
+def time_all(results, methods, end):
+    jobs = {name: partial(measure_times, name) for name in KINDS}
+    fill(results, ["milliseconds"], jobs, end)
+
+
+# ---- The bandit ----------------------------------------------------------------------------------
+BANDIT_STEPS = 5000
+BANDIT = dict(hidden_dim=128, batch_size=100, lr=1e-2, critic_lr=1e-2, grad_norm=0, tau=1.0)
+BANDIT_SEEDS = (2022, 2023, 2024, 2025, 2026)  # those of toy_experiments, as are all settings
+TUNING_SEED = 2100
+KNOBS = {  # the knob, the values that are tried, and the method's own rule of acting
+    "EDP": ("eta", (2.5, 0.25, 25.0), "softmax of 50"),
+    "FQL": ("alpha", (10.0, 1.0, 100.0), "a sample"),
+    "IDQL": ("expectile", (0.7,), "best of 50"),  # its policy does not depend on the expectile
+}
+
+
+def bandit_run(method, value, seed):
+    """The measures of 2,000 actions by each rule, and 500 samples."""
+    agent_class, settings = KINDS[method], {}
+    if method == "EDP":
+        settings = {"eta": value}
+    else:
+        agent_class = partial(agent_class, **{KNOBS[method][0]: value})
+    args = Args(env="", device="cpu", compile="on", **BANDIT, **settings)
+    torch.manual_seed(seed)
+    data = make_data(seed=seed)
+    agent = agent_class(2, 2, args)
+    compile_losses(agent, data)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(agent.optimizer, BANDIT_STEPS)
+    for _ in range(BANDIT_STEPS):
+        agent.update(data.sample(args.batch_size))
+        decay.step()
+    state = torch.zeros(2000, 2)
+    numbers = {rule: measure(choose(agent, state, rule), data) for rule in RULES}
+    numbers["samples"] = choose(agent, state[:500], RULES[0]).numpy().round(2).tolist()
+    return numbers
+
+
+def bandit_all(results, methods, end):
+    for method in methods:
+        _, candidates, own_rule = KNOBS[method]
+        best = candidates[0]
+        if len(candidates) > 1:
+            jobs = {}
+            for value in candidates:
+                jobs[str(value)] = partial(bandit_run, method, value, TUNING_SEED)
+            fill(results, ["tuning", method], jobs, end)
+            tuning = results.group("tuning", method)
+            if len(tuning) < len(candidates):
+                continue  # no time was left
+            rewards = {value: numbers[own_rule]["reward"] for value, numbers in tuning.items()}
+            best = float(max(rewards, key=rewards.get))
+        jobs = {str(seed): partial(bandit_run, method, best, seed) for seed in BANDIT_SEEDS}
+        fill(results, ["bandit", method], jobs, end)
+
+
+# ---- Pendulum ------------------------------------------------------------------------------------
+PENDULUM = dict(lr=1e-3, critic_lr=1e-3, discount=0.97, tau=0.02, hidden_dim=64, batch_size=128)
+PENDULUM_STEPS = 6000
+PENDULUM_SEEDS = (0, 1, 2, 3, 4)
+PENDULUM_EPISODES = 40
+PENDULUM_RUNS = {  # the agent, and its settings
+    "cloning": (DiffusionQL, dict(algo="bc")),
+    "IDQL": (partial(IDQL, expectile=0.9), {}),
+}
+
+
+def pendulum_run(name, seed):
+    """The mean return half-way and at the end, and the returns of each episode at the end."""
+    dataset, _ = make_pendulum_data()
+    agent_class, settings = PENDULUM_RUNS[name]
+    args = Args(env="Pendulum-v1", device="cpu", compile="on", **PENDULUM, **settings)
+    torch.manual_seed(seed)
+    agent = agent_class(dataset.state_dim, dataset.action_dim, args)
+    compile_losses(agent, dataset.transitions)
+    curve = []
+    for step in range(1, PENDULUM_STEPS + 1):
+        agent.update(dataset.transitions.sample(args.batch_size))
+        if step % (PENDULUM_STEPS // 2) == 0:
+            returns = evaluate(agent, dataset, PENDULUM_EPISODES)
+            curve.append([step, returns.mean()])
+    return {"curve": curve, "returns": returns.round(1).tolist()}
+
+
+def pendulum_all(results, methods, end):
+    for seed in PENDULUM_SEEDS:
+        for name in PENDULUM_RUNS:
+            jobs = {str(seed): partial(pendulum_run, name, seed)}
+            fill(results, ["pendulum", name], jobs, end)
+
+
+# ---- All of it -----------------------------------------------------------------------------------
+PARTS = {"time": time_all, "bandit": bandit_all, "pendulum": pendulum_all}
+
+
+class Results:
+    """The results file. It is read and written at every run, so that two processes can share it."""
+
+    path = RESULTS / "forks.json"
+
+    def __init__(self):
+        self.read()
+
+    def read(self):
+        self.content = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def group(self, *names):
+        group = self.content
+        for name in names:
+            group = group.setdefault(name, {})
+        return group
+
+    def save(self):
+        text = json.dumps(self.content, indent=1)
+        write(self.path, lambda path: path.write_text(text))
+
+
+def fill(results, names, jobs, end):
+    """Makes the runs {key: function} that the group lacks; begins none after the time `end`."""
+    for key, job in jobs.items():
+        if key not in results.group(*names) and time.monotonic() < end:
+            numbers = job()
+            results.read()
+            results.group(*names)[key] = numbers
+            results.save()
+            print(*names, key, str(numbers)[:100], flush=True)
+
+
+def main():
+    options = tyro.cli(Options, description=__doc__)
+    torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
+    results = Results()
+    end = time.monotonic() + 60 * options.minutes
+    chosen = list(PARTS) if options.part == "all" else [options.part]
+    for part in chosen:
+        PARTS[part](results, options.methods, end)
+
+
+if __name__ == "__main__":
+    main()
