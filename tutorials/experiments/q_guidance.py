@@ -43,7 +43,7 @@ class Options:
 
 
 # ---- The bandit ----------------------------------------------------------------------------------
-ETAS = (10.0, 0.1, 1.0, 0.0, 0.5)
+ETAS = (10.0, 0.1, 1.0, 0.5)  # 0 is cloning: toy_experiments/n_timesteps.py has it
 BANDIT_SEEDS = (2022, 2023, 2024, 2025, 2026)  # those of toy_experiments
 
 
@@ -195,8 +195,8 @@ def runs_of(part):
     if part == "bandit":
         runs["eta = 2.5", BANDIT_SEEDS[0]] = (bandit_run, {})
     if part == "eta":
-        for seed in BANDIT_SEEDS:
-            for eta in ETAS:
+        for eta in ETAS:
+            for seed in BANDIT_SEEDS:
                 runs[f"eta = {eta:g}", seed] = (eta_run, {"eta": eta})
     if part == "roads":
         for seed in ROADS_SEEDS:
