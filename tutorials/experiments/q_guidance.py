@@ -1,6 +1,6 @@
 """The runs of notebook 3 that are too long for a class, in tutorials/results/q_guidance*.
 
-    python tutorials/experiments/q_guidance.py               # all parts: about an hour, one core
+    python tutorials/experiments/q_guidance.py               # all parts: about 40 minutes, one core
     python tutorials/experiments/q_guidance.py --part eta    # one part of them
 
 eta: Diffusion-QL on the bandit, with other values of eta than the 2.5 of toy_experiments.
