@@ -149,6 +149,10 @@ def test_numbers_of_the_experiments():
     assert percent("q_learning", "BEAR", "best_corner") == 11
     assert percent("q_learning", "BEAR", "best_corner, best of 50") == 94
 
+    sweep = json.loads((ROOT / "tutorials" / "results" / "q_guidance_eta.json").read_text())
+    rewards = [numbers["reward"] for numbers in sweep["eta = 100"].values()]
+    assert len(rewards) == 5 and round(np.mean(rewards), 2) == 4.96  # the playground says it, too
+
     # with the clip of BCQ, as in notebook 1
     distance = {
         weight: results("cvae_settings", f"KL weight {weight}, clip 0.5", "energy_distance").mean()
