@@ -66,20 +66,25 @@ def anchor(heading):
     return kept.replace(" ", "-")
 
 
+def assert_link_leads_somewhere(page, target):
+    """target: of a link in the file `page`, to a file or a heading, not to a web address."""
+    path, _, heading = target.partition("#")
+    file = page
+    if path:
+        file = page.parent / path
+    assert file.exists(), target
+    if heading:
+        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+        assert heading in [anchor(text) for text in headings], target
+
+
 def test_other_links_exist():
     guide = ROOT / "tutorials" / "README.md"
     text = re.sub(r"<!--.*?-->", "", guide.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if target.startswith("https://arxiv.org/abs/") or "diffusion_ql.py" in target:
             continue
-        path, _, heading = target.partition("#")
-        page = guide
-        if path:
-            page = guide.parent / path
-        assert page.exists(), target
-        if heading:
-            headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-            assert heading in [anchor(text) for text in headings], target
+        assert_link_leads_somewhere(guide, target)
 
 
 # ---- What the board plan and the tables say ------------------------------------------------------

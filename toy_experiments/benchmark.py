@@ -359,7 +359,12 @@ def side_by_side(options):
 def updates_per_second(options, threads, seconds=5):
     """Of an uncompiled run with this many threads, after a second of warming up."""
     torch.set_num_threads(threads)
-    args = Args(hidden_dim=options.hidden_dim, batch_size=options.batch_size)
+    args = Args(
+        hidden_dim=options.hidden_dim,
+        n_timesteps=options.n_timesteps,
+        batch_size=options.batch_size,
+        device="cpu",
+    )
     agent = DiffusionQL(options.state_dim, options.action_dim, args)
     data = random_data(options)
     warm = time.perf_counter() + 1
