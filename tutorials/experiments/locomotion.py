@@ -12,7 +12,7 @@ goes to tutorials/results/locomotion. A run that was stopped goes on, and nothin
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -69,34 +69,23 @@ def load_agent(name, dataset):
     return agent
 
 
-class Pair:
-    """Proposes with one agent's policy and chooses with another's critics, as DiffusionQL.act."""
-
-    def __init__(self, policy, critics, candidates):
-        self.policy = policy
-        self.critics = critics
-        self.candidates = candidates
-
-    @torch.no_grad()
-    def act(self, states):
-        repeated = states.repeat_interleave(self.candidates, dim=0)
-        actions = self.policy.actor.sample(repeated)
-        q = torch.minimum(*self.critics.critic_target(repeated, actions))
-        q = q.view(len(states), self.candidates)
-        chosen = torch.multinomial(q.softmax(dim=-1), 1)[:, 0]
-        return actions.view(len(states), self.candidates, -1)[torch.arange(len(states)), chosen]
+def pair(name, dataset, candidates):
+    """An agent that proposes with a run's policy, and chooses with Diffusion-QL's critics."""
+    agent = load_agent(name, dataset)
+    agent.critic_target = load_agent("ql", dataset).critic_target
+    agent.args = replace(agent.args, algo="ql", candidates=candidates)  # a clone would not choose
+    return agent
 
 
 def evaluate_runs():
     """Returns of many episodes, to evaluations.json: {which policy: returns}."""
     dataset = load_dataset(ENV)
-    ql = load_agent("ql", dataset)
     path = RESULTS / "evaluations.json"
     done = json.loads(path.read_text()) if path.exists() else {}
     agents = {}
     for name in ("ql", "bc"):
         for candidates in (1, 10, 50):
-            agents[f"{name}, {candidates}"] = Pair(load_agent(name, dataset), ql, candidates)
+            agents[f"{name}, {candidates}"] = pair(name, dataset, candidates)
     for name, agent in agents.items():
         if name not in done:
             done[name] = evaluate(agent, dataset, EPISODES, seed=5000).round(1).tolist()
