@@ -26,9 +26,12 @@ import tyro
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from diffusion_ql import Args, Batch, DiffusionQL, compile_losses, evaluate, write  # noqa: E402
+from diffusion_ql import Args, Batch, DiffusionQL, compile_losses, evaluate, load_dataset, write  # noqa: E402
+from sweep import sweep  # noqa: E402
 from toy_experiments.bandit import make_data, measure  # noqa: E402
-from tutorials.forks import EDP, FQL, IDQL, RULES, choose  # noqa: E402
+from toy_experiments.two_roads_agents import drive_policy, load_run  # noqa: E402
+from toy_experiments.two_roads_pictures import shares  # noqa: E402
+from tutorials.forks import EDP, FQL, IDQL, RULES, Player, choose  # noqa: E402
 from tutorials.pendulum import make_pendulum_data  # noqa: E402
 
 RESULTS = HERE.parent / "results"
@@ -174,8 +177,67 @@ def pendulum_all(results, methods, end):
             fill(results, ["pendulum", name], jobs, end)
 
 
+# ---- Two roads -----------------------------------------------------------------------------------
+ROADS_SEEDS = (0, 1, 2, 3, 4)
+ROADS_TUNING_SEED = 5
+ROADS_TUNING_STEPS = 5000  # of each value; then 9,000, as two-roads has
+ROADS_KNOBS = {  # three values for each method: the same budget
+    "IDQL": ("expectile", (0.7, 0.9, 0.97)),
+    "EDP": ("eta", (0.1, 1.0, 10.0)),
+    "FQL": ("alpha", (1.0, 10.0, 100.0)),
+    "Diffusion-QL": ("eta", (0.1, 1.0, 10.0)),
+}
+
+
+def roads_folder(method, value, seeds, settings=()):
+    """Trains seeds by sweep.py with this value of the method's knob. Returns their folder."""
+    knob = ROADS_KNOBS[method][0]
+    agent_class = KINDS[method]
+    if knob == "eta":
+        settings = [*settings, "--eta", str(value)]
+    else:
+        agent_class = partial(agent_class, **{knob: value})
+    out = Path("runs", "forks", f"{method}-{value:g}")
+    failed = sweep(["two-roads"], seeds, out, settings, agent_class)
+    assert not failed, failed
+    return out / "two-roads", agent_class
+
+
+def roads_tuning(method, value):
+    """The score of one run, in 100 episodes by its own rule of acting."""
+    steps = ["--steps", str(ROADS_TUNING_STEPS), "--eval-every", str(ROADS_TUNING_STEPS)]
+    folder, _ = roads_folder(method, value, [ROADS_TUNING_SEED], steps)
+    result = json.loads((folder / str(ROADS_TUNING_SEED) / "result.json").read_text())
+    return result["final"]["score"]
+
+
+def roads_run(method, value, seed):
+    """Shares of the roads and the score of 100 episodes, by each rule of acting."""
+    folder, agent_class = roads_folder(method, value, ROADS_SEEDS)
+    agent = load_run(folder / str(seed), agent_class)
+    dataset = load_dataset("two-roads")
+    numbers = {}
+    for rule in RULES:
+        paths, returns = drive_policy(Player(agent, rule), dataset)
+        numbers[rule] = {**shares(paths), "score": dataset.score(returns).mean().item()}
+    return numbers
+
+
+def roads_all(results, methods, end):
+    for method in methods:
+        knob, candidates = ROADS_KNOBS[method]
+        jobs = {str(value): partial(roads_tuning, method, value) for value in candidates}
+        fill(results, ["roads tuning", method], jobs, end)
+        scores = results.group("roads tuning", method)
+        if len(scores) < len(candidates):
+            continue  # no time was left
+        best = float(max(scores, key=scores.get))
+        jobs = {str(seed): partial(roads_run, method, best, seed) for seed in ROADS_SEEDS}
+        fill(results, ["roads", f"{method}, {knob} {best:g}"], jobs, end)
+
+
 # ---- All of it -----------------------------------------------------------------------------------
-PARTS = {"time": time_all, "bandit": bandit_all, "pendulum": pendulum_all}
+PARTS = {"time": time_all, "bandit": bandit_all, "roads": roads_all, "pendulum": pendulum_all}
 
 
 class Results:

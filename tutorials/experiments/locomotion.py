@@ -4,9 +4,11 @@
     python tutorials/experiments/locomotion.py --part ql        # Diffusion-QL: 40 minutes
     python tutorials/experiments/locomotion.py --part bc        # the clone: 10 minutes
     python tutorials/experiments/locomotion.py --part evaluate  # both, in many episodes: 5 minutes
+    python tutorials/experiments/locomotion.py --part seeds     # four more seeds: 100 minutes
 
 Times are those of one core. The run folders are in runs/locomotion; what notebook 4 needs of them
 goes to tutorials/results/locomotion. A run that was stopped goes on, and nothing is done twice.
+The four more seeds have half of the steps: the first run changes little in the second half.
 """
 
 import json
@@ -16,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 
@@ -30,20 +33,27 @@ RESULTS = HERE.parent / "results" / "locomotion"
 SETTINGS = dict(steps=120_000, eval_every=7_500, hidden_dim=128, device="cpu", compile="auto")
 EPISODES = 50  # of each evaluation after training
 REPETITIONS = 16  # evaluations of one policy, 10 episodes each: as many as a run has
+SEEDS = (1, 2, 3, 4)  # beside seed 0, which has all of the steps
+SEED_STEPS = 60_000
 
 
 @dataclass
 class Options:
-    part: Literal["all", "ql", "bc", "evaluate"] = "all"
+    part: Literal["all", "ql", "bc", "evaluate", "seeds"] = "all"
 
 
 def make_run(algo):
-    """Trains, or goes on where training was stopped, and keeps what is small."""
+    """One of the two runs of seed 0. Keeps what is small of it."""
     folder = RUNS / algo
+    train_into(folder, algo, SETTINGS)
+    keep(folder, RESULTS / algo)
+
+
+def train_into(folder, algo, settings):
+    """Trains, or goes on where training was stopped."""
     if not (folder / "result.json").exists():
         resume = str(folder) if (folder / "config.json").exists() else ""
-        train(Args.for_env(ENV, algo=algo, out=str(folder), resume=resume, **SETTINGS))
-    keep(folder, RESULTS / algo)
+        train(Args.for_env(ENV, algo=algo, out=str(folder), resume=resume, **settings))
 
 
 def keep(folder, target):
@@ -60,11 +70,11 @@ def keep(folder, target):
     torch.save(state, target / "checkpoint.pt")
 
 
-def load_agent(name, dataset):
-    """The agent of a committed run, as it was after its last step."""
-    args = Args(**json.loads((RESULTS / name / "config.json").read_text()))
+def load_agent(name, dataset, runs=RESULTS):
+    """The agent of a run (by default a committed one), as it was after its last step."""
+    args = Args(**json.loads((runs / name / "config.json").read_text()))
     agent = DiffusionQL(dataset.state_dim, dataset.action_dim, args)
-    state = torch.load(RESULTS / name / "checkpoint.pt", weights_only=True)
+    state = torch.load(runs / name / "checkpoint.pt", weights_only=True)
     agent.load_state_dict(state, strict=False)  # Adam's state is missing, and a clone's critics
     return agent
 
@@ -99,6 +109,36 @@ def evaluate_runs():
             save(done, path)
 
 
+def make_seeds():
+    """More seeds of both, to seeds.json: {seed: {"curves": {algo: scores}, which policy: returns}}.
+
+    A curve has a score every 7,500 steps. The returns are those of 50 episodes after the last step.
+    """
+    dataset = load_dataset(ENV)
+    path = RESULTS / "seeds.json"
+    done = json.loads(path.read_text()) if path.exists() else {}
+    for seed in SEEDS:
+        if str(seed) in done:
+            continue
+        agents = {}
+        curves = {}
+        for algo in ("ql", "bc"):
+            folder = RUNS / f"{algo}-{seed}"
+            train_into(folder, algo, {**SETTINGS, "steps": SEED_STEPS, "seed": seed})
+            agents[algo] = load_agent(folder.name, dataset, RUNS)
+            scores = np.genfromtxt(folder / "progress.csv", delimiter=",", names=True)["score"]
+            curves[algo] = scores.round(1).tolist()
+        numbers = {"curves": curves}
+        for name, agent in agents.items():
+            agent.critic_target = agents["ql"].critic_target
+            for candidates in (1, 50):
+                agent.args = replace(agent.args, algo="ql", candidates=candidates)
+                returns = evaluate(agent, dataset, EPISODES, seed=5000)
+                numbers[f"{name}, {candidates}"] = returns.round(1).tolist()
+        done[str(seed)] = numbers
+        save(done, path)
+
+
 def save(content, path):
     write(path, lambda partial: partial.write_text(json.dumps(content) + "\n"))
 
@@ -113,6 +153,8 @@ def main():
         make_run("bc")
     if part in ("evaluate", "all"):
         evaluate_runs()
+    if part in ("seeds", "all"):
+        make_seeds()
 
 
 if __name__ == "__main__":
