@@ -142,41 +142,6 @@ def bandit_all(results, methods, end):
         fill(results, ["bandit", f"{method}, {knob} {best:g}"], jobs, end)
 
 
-# ---- Pendulum ------------------------------------------------------------------------------------
-PENDULUM = dict(lr=1e-3, critic_lr=1e-3, discount=0.97, tau=0.02, hidden_dim=64, batch_size=128)
-PENDULUM_STEPS = 6000
-PENDULUM_SEEDS = (0, 1, 2, 3, 4)
-PENDULUM_EPISODES = 40
-PENDULUM_RUNS = {  # the agent, and its settings
-    "cloning": (DiffusionQL, dict(algo="bc")),
-    "IDQL": (partial(IDQL, expectile=0.9), {}),
-}
-
-
-def pendulum_run(name, seed):
-    """The mean return half-way and at the end, and the returns of each episode at the end."""
-    dataset, _ = make_pendulum_data()
-    agent_class, settings = PENDULUM_RUNS[name]
-    args = Args(env="Pendulum-v1", device="cpu", compile="on", **PENDULUM, **settings)
-    torch.manual_seed(seed)
-    agent = agent_class(dataset.state_dim, dataset.action_dim, args)
-    compile_losses(agent, dataset.transitions)
-    curve = []
-    for step in range(1, PENDULUM_STEPS + 1):
-        agent.update(dataset.transitions.sample(args.batch_size))
-        if step % (PENDULUM_STEPS // 2) == 0:
-            returns = evaluate(agent, dataset, PENDULUM_EPISODES)
-            curve.append([step, returns.mean()])
-    return {"curve": curve, "returns": returns.round(1).tolist()}
-
-
-def pendulum_all(results, methods, end):
-    for seed in PENDULUM_SEEDS:
-        for name in PENDULUM_RUNS:
-            jobs = {str(seed): partial(pendulum_run, name, seed)}
-            fill(results, ["pendulum", name], jobs, end)
-
-
 # ---- Two roads -----------------------------------------------------------------------------------
 ROADS_SEEDS = (0, 1, 2, 3, 4)
 ROADS_TUNING_SEED = 5
@@ -234,6 +199,65 @@ def roads_all(results, methods, end):
         best = float(max(scores, key=scores.get))
         jobs = {str(seed): partial(roads_run, method, best, seed) for seed in ROADS_SEEDS}
         fill(results, ["roads", f"{method}, {knob} {best:g}"], jobs, end)
+
+
+# ---- Pendulum ------------------------------------------------------------------------------------
+PENDULUM = dict(lr=1e-3, critic_lr=1e-3, tau=0.02, hidden_dim=64, batch_size=128)
+PENDULUM_STEPS = 6000
+PENDULUM_SEEDS = (0, 1, 2, 3, 4)
+PENDULUM_TUNING_SEED = 5
+PENDULUM_EPISODES = 40
+PENDULUM_ETAS = (0.1, 1.0, 10.0)
+PENDULUM_IDQL = partial(IDQL, expectile=0.9)
+PENDULUM_RUNS = {  # the agent, by what the rewards are divided, and settings
+    "cloning": (DiffusionQL, 1, dict(algo="bc")),
+    "IDQL": (PENDULUM_IDQL, 1, dict(discount=0.97)),
+    "IDQL, rewards / 10": (PENDULUM_IDQL, 10, dict(discount=0.97)),
+    "IDQL, discount 0.99": (PENDULUM_IDQL, 1, dict(discount=0.99)),
+    "IDQL, both": (PENDULUM_IDQL, 10, dict(discount=0.99)),
+    **{
+        f"Diffusion-QL, both, eta {eta:g}": (DiffusionQL, 10, dict(discount=0.99, eta=eta))
+        for eta in PENDULUM_ETAS
+    },
+}
+
+
+def pendulum_run(name, seed):
+    """The returns of 40 episodes after training, by each rule of acting."""
+    dataset, _ = make_pendulum_data()
+    agent_class, divisor, settings = PENDULUM_RUNS[name]
+    transitions = dataset.transitions
+    transitions = transitions._replace(reward=transitions.reward / divisor)
+    args = Args(env="Pendulum-v1", device="cpu", compile="on", **PENDULUM, **settings)
+    torch.manual_seed(seed)
+    agent = agent_class(dataset.state_dim, dataset.action_dim, args)
+    compile_losses(agent, transitions)
+    for _ in range(PENDULUM_STEPS):
+        agent.update(transitions.sample(args.batch_size))
+    numbers = {}
+    for rule in RULES:
+        if args.algo == "bc" and rule != "a sample":
+            break  # it has no critics
+        returns = evaluate(Player(agent, rule), dataset, PENDULUM_EPISODES)
+        numbers[rule] = returns.round(1).tolist()
+    return numbers
+
+
+def pendulum_all(results, methods, end):
+    tuning = {}
+    for eta in PENDULUM_ETAS:
+        name = f"Diffusion-QL, both, eta {eta:g}"
+        jobs = {name: partial(pendulum_run, name, PENDULUM_TUNING_SEED)}
+        fill(results, ["pendulum tuning"], jobs, end)
+    for name, numbers in results.group("pendulum tuning").items():
+        tuning[name] = sum(numbers["softmax of 50"])  # its own rule
+    chosen = [name for name in PENDULUM_RUNS if name not in tuning]
+    if tuning:
+        chosen.append(max(tuning, key=tuning.get))
+    for seed in PENDULUM_SEEDS:
+        for name in chosen:
+            jobs = {str(seed): partial(pendulum_run, name, seed)}
+            fill(results, ["pendulum", name], jobs, end)
 
 
 # ---- All of it -----------------------------------------------------------------------------------
