@@ -84,13 +84,13 @@ def test_the_commands_that_install_are_there_once_each():
 def test_the_fork_trains(pendulum):
     """The README's own code, on a dataset that is here and for a few steps."""
     (fork,) = re.findall(r"```python\n(.*?)```", FRONT, re.DOTALL)
-    in_class = fork.split("class Normalized")[1].split("\n\ntrain(")[0]
+    in_class = fork.split("class Normalized")[1].split("\n\nif __name__")[0]
     assert len([line for line in in_class.splitlines() if line.strip()]) < 15
     tiny = ", ".join(f"{name}={value!r}" for name, value in {**TINY, "steps": 2}.items())
     whole = 'Args.for_env("walker2d-medium-expert")'
     assert whole in fork
     fork = fork.replace(whole, f'Args.for_env("{ENV}", {tiny}, out="run")')
-    exec(fork.replace("walker2d-medium-expert", ENV), {})
+    exec(fork.replace("walker2d-medium-expert", ENV), {"__name__": "__main__"})
     assert Path("run", "result.json").exists()
     saved = torch.load("run/checkpoint.pt", weights_only=True)
     mean = load_dataset(ENV).transitions.state.mean(0)
