@@ -108,7 +108,8 @@ def draw(data, results, seed):
     for axis, (title, (paths, numbers)) in zip(axes, panels.items(), strict=True):
         share = {road: numbers[road] for road in ("short", "long", "stuck")}
         draw_paths(axis, paths, title, f"{describe(share)}\nscore {numbers['score']:.0f}")
-    figure.suptitle(f"dot: start, star: goal; blue: short road, orange: long, grey: stuck; {seed=}")
+    colors = "dark red: short road, yellow: long, grey: stuck"
+    figure.suptitle(f"dot: start, star: goal; {colors}; seed {seed}")
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from toy_experiments.two_roads import GOAL, MAZE, NAME, START, STEPS, TwoRoads
 
-COLORS = {"short": "#0072B2", "long": "#E69F00", "stuck": "#999999"}
+COLORS = {"short": "#882255", "long": "#DDCC77", "stuck": "#999999"}  # of no method
 
 
 class DrawnTwoRoads(TwoRoads):
