@@ -97,8 +97,8 @@ BANDIT = dict(hidden_dim=128, batch_size=100, lr=1e-2, critic_lr=1e-2, grad_norm
 BANDIT_SEEDS = (2022, 2023, 2024, 2025, 2026)  # those of toy_experiments, as are all settings
 TUNING_SEED = 2100
 KNOBS = {  # the knob, the values that are tried, and the method's own rule of acting
-    "EDP": ("eta", (2.5, 0.25, 25.0), "softmax of 50"),
-    "FQL": ("alpha", (10.0, 1.0, 100.0, 0.1), "a sample"),  # 0.1 was added after the other three
+    "EDP": ("eta", (2.5, 0.25, 25.0, 250.0), "softmax of 50"),
+    "FQL": ("alpha", (10.0, 1.0, 100.0, 0.1), "a sample"),
     "IDQL": ("expectile", (0.7,), "best of 50"),  # its policy does not depend on the expectile
 }
 
