@@ -68,3 +68,15 @@ def test_committed_runs_are_whole_and_have_the_settings_of_their_script(algo, da
     agent = locomotion.load_agent(algo, load_dataset(locomotion.ENV))
     actions = agent.act(torch.zeros(3, 17))
     assert actions.shape == (3, 6) and actions.abs().max() <= 1
+
+
+def test_more_seeds_are_those_of_the_script():
+    seeds = json.loads((locomotion.RESULTS / "seeds.json").read_text())
+    assert list(seeds) == [str(seed) for seed in locomotion.SEEDS]
+    evaluations = locomotion.SEED_STEPS // locomotion.SETTINGS["eval_every"]
+    for numbers in seeds.values():
+        assert {len(scores) for scores in numbers["curves"].values()} == {evaluations}
+        for name in ("ql, 1", "ql, 50", "bc, 1", "bc, 50"):
+            assert len(numbers[name]) == locomotion.EPISODES
+    curves = [scores for numbers in seeds.values() for scores in numbers["curves"].values()]
+    assert len({tuple(scores) for scores in curves}) == len(curves)  # no run stands there twice
