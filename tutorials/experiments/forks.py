@@ -1,16 +1,21 @@
 """The runs of notebook 5 that are too long for a class, in tutorials/results/forks.json.
 
     python tutorials/experiments/forks.py --part time                   # one minute
-    python tutorials/experiments/forks.py --part bandit --methods EDP   # about 7 minutes, one core
-    python tutorials/experiments/forks.py                               # all, about half an hour
+    python tutorials/experiments/forks.py --part bandit --methods EDP   # about 12 minutes
+    python tutorials/experiments/forks.py --part pendulum               # about 25 minutes
+    python tutorials/experiments/forks.py --part roads                  # about 90 minutes
+    python tutorials/experiments/forks.py                               # all
+
+Times are those of one core; the sweep of `roads` uses all cores.
 
 time: milliseconds for an update and for an action, at the paper's sizes.
 bandit: EDP, FQL and IDQL on the bandit of toy_experiments; some values of the knob, one seed each;
     then five other seeds with the best value, and three rules of acting.
-pendulum: cloning and IDQL on the data of tutorials/pendulum.py.
+roads: these and Diffusion-QL on two-roads, by sweep.py; tuned and repeated in the same way.
+pendulum: cloning, IDQL and Diffusion-QL on the data of tutorials/pendulum.py.
 
-What is in the results already is not repeated. (FQL with alpha 100 was the best of the first three
-values; its five seeds were made before 0.1 was added, and stay beside those of 0.1.)
+What is in the results already is not repeated. (On the bandit, FQL with alpha 100 was the best of
+the first three values; its five seeds were made before 0.1 was added, and stay beside those of 0.1.)
 """
 
 import json
