@@ -50,15 +50,17 @@ def panels(count, width=2.6, height=3.4):
     return axes[0]
 
 
-def dots(axis, rows, colors, lines=None):
+def dots(axis, rows, colors, lines=None, spread=False):
     """A line for each row with a dot per seed, and its mean as a bar.
 
     rows: {label: values (seeds,)}; colors: {label: colour}; lines: two of
-    {label: value} to compare with.
+    {label: value} to compare with; spread: draw ± one standard deviation, too.
     """
     for y, (label, row) in enumerate(rows.items()):
         axis.plot(row, np.full(len(row), y), "o", color=colors[label], alpha=0.6)
         axis.plot(row.mean(), y, "|", color="black", ms=14)
+        if spread:
+            axis.errorbar(row.mean(), y, xerr=row.std(), color="black", lw=1, capsize=3)
     axis.set(yticks=range(len(rows)), yticklabels=list(rows))
     axis.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     if lines is not None:
