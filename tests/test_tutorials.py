@@ -76,6 +76,9 @@ def test_lesson_has_pictures_goals_times_and_questions(name):
     goals = text.split("**Afterwards you can**")[1].split("|")[0]
     assert goals.count("\n- ") == 3
     assert "minutes in class" in text
+    sections = re.findall(r"^\| (\d)\. .+ \| \d+ \|$", text, flags=re.MULTILINE)
+    assert len(sections) >= 5
+    assert sections == re.findall(r"^## (\d)\. ", text, flags=re.MULTILINE)
     questions = text.split("## Check yourself")[1].split("## Exercises")[0]
     assert len(re.findall(r"^\d\. ", questions, flags=re.MULTILINE)) == 3
     assert "<details>" in questions  # the answers are folded
