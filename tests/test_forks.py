@@ -87,3 +87,13 @@ def test_committed_runs_are_those_of_the_script():
         for run in runs.values():
             for numbers in run.values():
                 assert sum(numbers[road] for road in ("short", "long", "stuck")) == pytest.approx(1)
+
+
+def test_diffusion_ql_on_two_roads_is_that_of_toy_experiments():
+    """Both were trained by sweep.py with the same settings and seeds, and act by the softmax."""
+    results = json.loads((experiments.RESULTS / "forks.json").read_text())
+    figures = experiments.HERE.parents[1] / "toy_experiments" / "figures"
+    rows = json.loads((figures / "two_roads.json").read_text())
+    here = results["roads"]["Diffusion-QL, eta 1"].values()
+    scores = [run["softmax of 50"]["score"] for run in here]
+    assert scores == pytest.approx([numbers["score"] for numbers in rows["Diffusion-QL"]])
