@@ -67,8 +67,12 @@ def test_the_pendulums_controller_swings_up():
     assert np.isfinite(with_noise).all()
 
 
-def test_committed_runs_are_those_of_the_script():
-    results = json.loads((experiments.RESULTS / "forks.json").read_text())
+@pytest.fixture(scope="module")
+def results():
+    return experiments.Results().content
+
+
+def test_committed_runs_are_those_of_the_script(results):
     seeds = [str(seed) for seed in experiments.PENDULUM_SEEDS]
     tuned = results["pendulum tuning"]
     best = max(tuned, key=lambda name: np.mean(tuned[name]["softmax of 50"]))
@@ -89,9 +93,8 @@ def test_committed_runs_are_those_of_the_script():
                 assert sum(numbers[road] for road in ("short", "long", "stuck")) == pytest.approx(1)
 
 
-def test_diffusion_ql_on_two_roads_is_that_of_toy_experiments():
+def test_diffusion_ql_on_two_roads_is_that_of_toy_experiments(results):
     """Both were trained by sweep.py with the same settings and seeds, and act by the softmax."""
-    results = json.loads((experiments.RESULTS / "forks.json").read_text())
     figures = experiments.HERE.parents[1] / "toy_experiments" / "figures"
     rows = json.loads((figures / "two_roads.json").read_text())
     here = results["roads"]["Diffusion-QL, eta 1"].values()

@@ -140,12 +140,10 @@ def bandit_all(results, methods, end):
             jobs = {}
             for value in candidates:
                 jobs[str(value)] = partial(bandit_run, method, value, TUNING_SEED)
-            fill(results, ["tuning", method], jobs, end)
-            tuning = results.group("tuning", method)
-            if len(tuning) < len(candidates):
+            runs = fill(results, ["tuning", method], jobs, end)
+            if len(runs) < len(candidates):
                 continue  # no time was left
-            rewards = {value: numbers[own_rule]["reward"] for value, numbers in tuning.items()}
-            best = float(max(rewards, key=rewards.get))
+            best = float(max(runs, key=lambda value: runs[value][own_rule]["reward"]))
         jobs = {str(seed): partial(bandit_run, method, best, seed) for seed in BANDIT_SEEDS}
         fill(results, ["bandit", f"{method}, {knob} {best:g}"], jobs, end)
 
@@ -200,8 +198,7 @@ def roads_all(results, methods, end):
     for method in methods:
         knob, candidates = ROADS_KNOBS[method]
         jobs = {str(value): partial(roads_tuning, method, value) for value in candidates}
-        fill(results, ["roads tuning", method], jobs, end)
-        scores = results.group("roads tuning", method)
+        scores = fill(results, ["roads tuning", method], jobs, end)
         if len(scores) < len(candidates):
             continue  # no time was left
         best = float(max(scores, key=scores.get))
@@ -215,19 +212,17 @@ PENDULUM_STEPS = 6000
 PENDULUM_SEEDS = (0, 1, 2, 3, 4)
 PENDULUM_TUNING_SEED = 5
 PENDULUM_EPISODES = 40
-PENDULUM_ETAS = (0.1, 1.0, 10.0)
 PENDULUM_IDQL = partial(IDQL, expectile=0.9)
+PENDULUM_TUNED = {f"Diffusion-QL, both, eta {eta:g}": eta for eta in (0.1, 1.0, 10.0)}
 PENDULUM_RUNS = {  # the agent, by what the rewards are divided, and settings
     "cloning": (DiffusionQL, 1, dict(algo="bc")),
     "IDQL": (PENDULUM_IDQL, 1, dict(discount=0.97)),
     "IDQL, rewards / 10": (PENDULUM_IDQL, 10, dict(discount=0.97)),
     "IDQL, discount 0.99": (PENDULUM_IDQL, 1, dict(discount=0.99)),
     "IDQL, both": (PENDULUM_IDQL, 10, dict(discount=0.99)),
-    **{
-        f"Diffusion-QL, both, eta {eta:g}": (DiffusionQL, 10, dict(discount=0.99, eta=eta))
-        for eta in PENDULUM_ETAS
-    },
 }
+for name, eta in PENDULUM_TUNED.items():
+    PENDULUM_RUNS[name] = (DiffusionQL, 10, dict(discount=0.99, eta=eta))
 
 
 def pendulum_run(name, seed):
@@ -252,16 +247,12 @@ def pendulum_run(name, seed):
 
 
 def pendulum_all(results, methods, end):
-    tuning = {}
-    for eta in PENDULUM_ETAS:
-        name = f"Diffusion-QL, both, eta {eta:g}"
-        jobs = {name: partial(pendulum_run, name, PENDULUM_TUNING_SEED)}
-        fill(results, ["pendulum tuning"], jobs, end)
-    for name, numbers in results.group("pendulum tuning").items():
-        tuning[name] = sum(numbers["softmax of 50"])  # its own rule
-    chosen = [name for name in PENDULUM_RUNS if name not in tuning]
-    if tuning:
-        chosen.append(max(tuning, key=tuning.get))
+    jobs = {name: partial(pendulum_run, name, PENDULUM_TUNING_SEED) for name in PENDULUM_TUNED}
+    runs = fill(results, ["pendulum tuning"], jobs, end)
+    if len(runs) < len(jobs):
+        return  # no time was left
+    best = max(runs, key=lambda name: sum(runs[name]["softmax of 50"]))  # Diffusion-QL's own rule
+    chosen = [name for name in PENDULUM_RUNS if name not in PENDULUM_TUNED] + [best]
     for seed in PENDULUM_SEEDS:
         for name in chosen:
             jobs = {str(seed): partial(pendulum_run, name, seed)}
@@ -295,7 +286,10 @@ class Results:
 
 
 def fill(results, names, jobs, end):
-    """Makes the runs {key: function} that the group lacks; begins none after the time `end`."""
+    """Makes the runs {key: function} that a group lacks; begins none after the time `end`.
+
+    Returns the group: {key: what its run returned}.
+    """
     for key, job in jobs.items():
         if key not in results.group(*names) and time.monotonic() < end:
             numbers = job()
@@ -303,6 +297,7 @@ def fill(results, names, jobs, end):
             results.group(*names)[key] = numbers
             results.save()
             print(*names, key, str(numbers)[:100], flush=True)
+    return results.group(*names)
 
 
 def main():
