@@ -11,6 +11,7 @@ The result holds D4RL's q-learning view, transition for transition: the next row
 the last row of an episode that ends in a timeout has none, and is dropped.
 """
 
+import difflib
 import os
 import re
 import sys
@@ -20,27 +21,102 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+sys.modules["farama_notifications"] = None  # or gymnasium prints news
 import gymnasium as gym
+import gymnasium_robotics
 import h5py
 import minari
 import numpy as np
 import tyro
+from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
 from minari.data_collector import EpisodeBuffer
 from minari.storage import get_dataset_path
 from tqdm import tqdm
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
-# The environment whose observations fit, and the returns that D4RL scores as 0 and 100.
-DOMAINS = {
-    "halfcheetah": ("HalfCheetah-v4", -280.178953, 12135.0),
-    "hopper": ("Hopper-v4", -20.272305, 3234.3),
-    "walker2d": ("Walker2d-v4", 1.629008, 4592.3),
-    "pen": ("AdroitHandPen-v1", 96.262799, 3076.833102),
+KITCHEN_FILES = {  # of D4RL, and the tasks whose completion counts
+    "kitchen-complete-v0": (
+        "mini_kitchen_microwave_kettle_light_slider-v0",
+        ["microwave", "kettle", "light switch", "slide cabinet"],
+    ),
+    "kitchen-partial-v0": (
+        "kitchen_microwave_kettle_light_slider-v0",
+        ["microwave", "kettle", "light switch", "slide cabinet"],
+    ),
+    "kitchen-mixed-v0": (
+        "kitchen_microwave_kettle_bottomburner_light-v0",
+        ["microwave", "kettle", "bottom burner", "light switch"],
+    ),
 }
-NAMES = ["pen-human-v1", "pen-cloned-v1"]
-for level in ("medium", "medium-replay", "medium-expert"):
-    NAMES += [f"halfcheetah-{level}-v2", f"hopper-{level}-v2", f"walker2d-{level}-v2"]
+
+
+@dataclass
+class Source:
+    """Where D4RL has a dataset, and what scores agents that were trained on it."""
+
+    file: str  # below URL, without .hdf5
+    env_id: str
+    options: dict  # of gymnasium.make
+    returns: tuple  # that D4RL scores as 0 and 100
+
+
+SOURCES = {}
+for domain, env_id, returns in (
+    ("halfcheetah", "HalfCheetah-v4", (-280.178953, 12135.0)),
+    ("hopper", "Hopper-v4", (-20.272305, 3234.3)),
+    ("walker2d", "Walker2d-v4", (1.629008, 4592.3)),
+):
+    for level in "random medium expert medium-replay full-replay medium-expert".split():
+        file = f"gym_mujoco_v2/{domain}_{level.replace('-', '_')}-v2"
+        SOURCES[f"{domain}-{level}-v2"] = Source(file, env_id, {}, returns)
+for level in ("human", "cloned", "expert"):  # D4RL's pen has 100 steps, AdroitHandPen-v1 has 200
+    file = f"hand_dapg_v1/pen-{level}-v1"
+    options = {"max_episode_steps": 100}
+    SOURCES[f"pen-{level}-v1"] = Source(file, "AdroitHandPen-v1", options, (96.262799, 3076.833102))
+for name, (file, tasks) in KITCHEN_FILES.items():
+    SOURCES[name] = Source(f"kitchen/{file}", "D4RLKitchen-v0", {"tasks": tasks}, (0, 4))
+
+
+class Kitchen(gym.Env):
+    """FrankaKitchen-v1 behind D4RL's 60 observations: the positions of 9 joints and 21 coordinates
+    of objects, with D4RL's noise, and the goal (30), which never changes."""
+
+    metadata = KitchenEnv.metadata
+
+    def __init__(self, tasks, goal, render_mode=None):
+        noise = {"robot_noise_ratio": 0.1, "object_noise_ratio": 0}  # on joints: 0.01, as in D4RL
+        self.simulator = KitchenEnv(tasks, **noise, render_mode=render_mode)
+        self.render_mode = render_mode
+        self.goal = np.array(goal)
+        self.noise = np.zeros(30)
+        self.noise[[9, 10, 17, 18, 19, 23, 24, 25]] = 0.0005  # on objects: as D4RL's file shows it
+        self.noise[[20, 21, 22, 26, 27, 28]] = 0.01
+        self.action_space = self.simulator.action_space
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (60,))
+
+    def observe(self, simulated):
+        positions = np.concatenate([simulated["observation"][:9], simulated["observation"][18:39]])
+        positions += self.noise * self.simulator.robot_env.np_random.uniform(-1, 1, 30)
+        return np.concatenate([positions, self.goal]).astype(np.float32)
+
+    def reset(self, seed=None, options=None):
+        simulated, info = self.simulator.reset(seed=seed)
+        return self.observe(simulated), info
+
+    def step(self, action):
+        simulated, *others = self.simulator.step(action)
+        return self.observe(simulated), *others
+
+    def render(self):
+        return self.simulator.render()
+
+    def close(self):
+        self.simulator.close()
+
+
+if "D4RLKitchen-v0" not in gym.registry:
+    gym.register("D4RLKitchen-v0", "d4rl_to_minari:Kitchen", max_episode_steps=280)
 
 
 @dataclass
@@ -58,57 +134,69 @@ def make(minari_id):
     Raises ValueError for names that D4RL does not have, OSError where the download fails.
     """
     name = minari_id.removeprefix("d4rl/").replace("/", "-")
-    if name not in NAMES:
-        raise ValueError(unknown(name))
-    domain, level = name.split("-", 1)
-    env_id, low, high = DOMAINS[domain]
-    convert(download(name), env_id, f"d4rl/{domain}/{level}", low, high)
+    if name not in SOURCES:
+        raise ValueError(why_not(name))
+    source = SOURCES[name]
+    path = download(source.file)
+    options = dict(source.options)
+    if source.env_id == "D4RLKitchen-v0":
+        options["goal"] = read(path)["observations"][0, 30:].tolist()
+    minari_id = "d4rl/" + name.replace("-", "/", 1)
+    convert(path, source.env_id, minari_id, *source.returns, **options)
 
 
-def unknown(name):
-    """What is wrong with a name that is not D4RL's."""
-    task = re.sub(r"-v\d+$", "", name)
-    if task.startswith(("antmaze-", "kitchen-")):
-        return f"D4RL's {name} fits no simulator of today: use Minari's, --env {task}"
-    return f"D4RL has no {name!r}. There are {', '.join(NAMES)}"
+def why_not(name):
+    """What is wrong with a name that is not in SOURCES."""
+    domain = name.split("-")[0]
+    if "singletask" in name or re.search(r"-(navigate|stitch|explore|play|noisy)-", name):
+        return f"{name} is OGBench's, with simulators of its own: give its arrays to Dataset(...)"
+    if domain == "antmaze":
+        task = re.sub(r"-v\d+$", "", name)
+        return f"{name}: D4RL's mazes lie otherwise than today's. Minari's data: --env {task}"
+    if domain in ("door", "hammer", "relocate"):
+        return f"{name}: the rewards of AdroitHand's {domain} have changed since, so none fits"
+    if name.endswith(("-v0", "-v1")) and f"{name[:-3]}-v2" in SOURCES:
+        return f"{name} does not say where its episodes are cut off: --env {name[:-3]}-v2 does"
+    nearest = ", ".join(difflib.get_close_matches(name, SOURCES, n=4, cutoff=0))
+    return f"D4RL has no {name!r} that fits a simulator of today; nearest: {nearest}"
 
 
-def download(name):
-    """The path of D4RL's file of this name, in the d4rl package's own cache folder."""
+def download(file):
+    """The path of D4RL's file, in the d4rl package's own cache folder. Raises OSError."""
     folder = Path(os.environ.get("D4RL_DATASET_DIR", "~/.d4rl/datasets")).expanduser()
-    remote = f"gym_mujoco_v2/{name[:-3].replace('-', '_')}-v2.hdf5"
-    if name.startswith("pen"):
-        remote = f"hand_dapg_v1/{name}.hdf5"
-    path = folder / Path(remote).name
-    if path.exists():
-        return path
+    address = f"{URL}{file}.hdf5"
+    path = folder / Path(address).name
     partial = path.with_name(f"part-{path.name}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tqdm(desc=path.name, unit="B", unit_scale=True) as bar:
-
-            def show_progress(block, block_size, total):
-                bar.total = total
-                bar.update(block * block_size - bar.n)
-
-            urllib.request.urlretrieve(URL + remote, partial, show_progress)
-        h5py.File(partial).close()  # fails where the end is missing
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(address, timeout=60) as response:
+                size = int(response.headers.get("Content-Length", 0)) or None
+                with (
+                    open(partial, "wb") as copy,
+                    tqdm(desc=path.name, total=size, unit="B", unit_scale=True) as bar,
+                ):
+                    while block := response.read(1 << 20):
+                        bar.update(copy.write(block))
+            h5py.File(partial).close()  # fails where the end is missing
+            partial.replace(path)
+        h5py.File(path).close()
     except OSError as error:
-        raise OSError(f"cannot download {URL}{remote} to {path}: {error}") from error
-    partial.replace(path)
+        hint = "delete it and run again" if path.exists() else "download it by hand"
+        raise OSError(f"{path}: {error}\n{hint}, from {address}") from error
     return path
 
 
-def convert(path, env_id, minari_id, low=None, high=None):
+def convert(path, env_id, minari_id, low=None, high=None, **options):
     """Makes the Minari dataset `minari_id` of a file in D4RL's format.
 
-    low, high: the returns that score 0 and 100. The dataset's folder appears when it is whole.
-    Raises ValueError for a file that cannot be read, or does not fit the environment.
+    low, high: the returns that score 0 and 100; options: of gymnasium.make. The dataset's folder
+    appears when it is whole. Raises ValueError for a file that cannot be read, or does not fit.
     """
     folder = get_dataset_path(minari_id)
     if folder.exists():
         raise ValueError(f"{folder} is there already: delete it first, or choose another --name")
-    env = make_env(env_id)
+    env = make_env(env_id, options)
     columns = read(path)
     check(path, columns, env)
     episodes = list(split(columns))
@@ -143,16 +231,18 @@ def convert(path, env_id, minari_id, low=None, high=None):
         Path(workshop, minari_id).replace(folder)
 
 
-def make_env(env_id):
-    sys.modules.setdefault("farama_notifications", None)  # or gymnasium-robotics prints news
-    import gymnasium_robotics
-
+def make_env(env_id, options):
+    """An environment for rows of numbers. Raises ValueError, with the reason, if there is none."""
     gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is the data
     gym.register_envs(gymnasium_robotics)
     try:
-        return gym.make(env_id)
-    except gym.error.Error as error:
+        env = gym.make(env_id, **options)
+    except (gym.error.Error, ImportError) as error:
         raise ValueError(f"cannot make the environment {env_id}: {error}") from error
+    for kind, space in (("observations", env.observation_space), ("actions", env.action_space)):
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"{env_id} has {kind} that are no vectors of numbers: {space}")
+    return env
 
 
 def read(path):

@@ -1,26 +1,10 @@
-"""Diffusion-QL (Wang, Hunt & Zhou, ICLR 2023, arXiv:2208.06193) in one file.
+"""Diffusion-QL (Wang, Hunt & Zhou, ICLR 2023, arXiv:2208.06193): offline RL by a diffusion policy.
 
-The policy is a diffusion model. It imitates the actions of a fixed dataset by learning to denoise
-them (loss L_d), and a Q-function learned from the same dataset steers it to better ones (L_q).
-
-    python diffusion_ql.py                                  # two-roads: minutes, no download
-    python diffusion_ql.py --env walker2d-medium-expert     # Minari's dataset, in Gymnasium v5
-    python diffusion_ql.py --env walker2d-medium-expert-v2  # D4RL's dataset, the paper's, in v4
-    python diffusion_ql.py --resume RUN                     # go on where a run was stopped
-
-Read it from top to bottom; the algorithm, DiffusionQL.update, ends before "The paper's tasks".
-It follows the authors' code (the release), which made the published numbers, where they differ:
-
-                               paper                        release
-    noise of a denoising step  variance beta_i (eq. 1)      variance of the posterior
-    predicted clean action     not clipped                  clipped to the action bounds
-    L_d (eq. 2)                squared norm of the error    mean over batch and dimensions
-    scale of L_q (eq. 3)       E|Q| of the data's actions   E|Q| of the policy's: see policy_loss
-    averaged policy (eq. 4)    moved at every step          every 5 steps, from step 1000 on
-
-It differs from the release in two places. Offline selection takes the evaluation with the
-(top_k + 1)-th smallest L_d, as the paper says; the release's `np.argsort(loss) == top_k` takes
-another. And `--lr_decay`, which lowers the learning rate by 0.1 % over a run, is left out.
+python diffusion_ql.py                                  # two-roads: minutes, no download
+python diffusion_ql.py --env walker2d-medium-expert     # Minari's dataset, in Gymnasium v5
+python diffusion_ql.py --env walker2d-medium-expert-v2  # D4RL's dataset, the paper's, in v4
+python diffusion_ql.py --resume RUN                     # go on where a run was stopped
+python diffusion_ql.py --evaluate RUN --episodes 100    # score a saved agent on new episodes
 """
 
 import copy
@@ -28,86 +12,109 @@ import difflib
 import importlib
 import json
 import math
+import pydoc
 import re
-import signal
+import subprocess
 import sys
 import time
-from collections import Counter
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+import warnings
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from types import MethodType
 from typing import Literal, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
+from filelock import FileLock
 from tqdm import tqdm
+
+gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is D4RL's data
 
 
 # ---- Settings ------------------------------------------------------------------------------------
-class UserError(Exception):
-    """Something that the user can mend: main() prints it without a traceback."""
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Args:
-    """Settings (*: the paper's own on its tasks, see Args.for_env)."""
+    """Settings. Those with a * have other defaults on some tasks: see TASKS."""
 
-    env: str = "two-roads"  # a task of the paper, a Minari dataset, or our own two-roads
-    algo: Literal["ql", "bc"] = "ql"  # ql: Diffusion-QL; bc: behavior cloning alone, no critics
+    env: str = ""  # a task of the paper, a Minari dataset, or (on the command line) two-roads
     seed: int = 0  # random seed; on the CPU it fixes everything
     steps: int = 1_000_000  # gradient steps *
-    eval_every: int = 0  # steps between evaluations (0: a tenth of the steps, at most 50000)
+    eval_every: int = 0  # steps between evaluations (0: a tenth of all, at most 50000) *
     eval_episodes: int = 10  # episodes per evaluation *
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"  # cpu or cuda
-    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU or a long run
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"  # where PyTorch trains
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch's mode *
     out: str = ""  # run folder (default: runs/<env>/<seed>-<time>)
     resume: str = ""  # run folder to go on with; on the CPU, as if it had never stopped
 
     lr: float = 3e-4  # learning rate of the policy *
-    critic_lr: float = 3e-4  # learning rate of the critics
+    critic_lr: float = 3e-4  # learning rate of the critics *
+    lr_decay: bool = False  # lower both rates to 0 along a cosine over the run
     batch_size: int = 256  # transitions per gradient step
-    hidden_dim: int = 256  # width of all networks
+    hidden_dim: int = 256  # width of all networks *
     n_timesteps: int = 5  # N, denoising steps of the policy
     eta: float = 1.0  # weight of L_q in the policy's loss *
-    discount: float = 0.99  # gamma
+    discount: float = 0.99  # gamma *
     max_q_backup: bool = False  # back up the best of 10 next actions *
     reward_tune: Literal["no", "normalize", "cql_antmaze"] = "no"  # transform of the rewards *
     grad_norm: float = 5.0  # clip gradients to this norm (0: do not clip) *
-    tau: float = 0.005  # share of the critics that their targets take up at every step
-    ema_decay: float = 0.995  # decay of the averaged policy, which proposes next actions
+    tau: float = 0.005  # share of the critics that their targets take up at every step *
+    ema_decay: float = 0.995  # decay of the averaged policy, which proposes next actions *
     ema_every: int = 5  # steps between updates of that average
     ema_start: int = 1000  # step of its first update
     candidates: int = 50  # actions proposed when acting; one is drawn by softmax of Q
-    top_k: int = 1  # offline selection takes the (top_k + 1)-th smallest L_d *
+    act_with: Literal["policy", "average"] = "policy"  # which of the two proposes them
+    top_k: int = 1  # offline selection takes the agent with the (top_k + 1)-th smallest L_d *
 
-    @classmethod
-    def for_env(cls, env, **overrides):
-        """The settings for a dataset: the paper's where it is one of its tasks, then overrides."""
-        settings = {"env": env, **task_settings(env), **overrides}
-        settings.pop("ref", None)
-        return cls(**settings)
+    def __new__(cls, **given):
+        args = super().__new__(cls)
+        args.given = given  # what was asked for; all else is a default
+        return args
 
     def __post_init__(self):
-        if self.eval_every == 0:
-            self.eval_every = min(50_000, max(1, self.steps // 10))
-        sizes = "steps eval_every batch_size hidden_dim n_timesteps candidates ema_every"
-        for name in (sizes + " eval_episodes lr critic_lr").split():
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name}: give a number above 0")
+        for name, value in find_task(self.env)[0].items():
+            if name not in self.given and name in Args.__dataclass_fields__:
+                setattr(self, name, value)
+        may_be_zero = "seed eval_every eta discount grad_norm ema_decay ema_start top_k".split()
+        for field in fields(Args):
+            value = getattr(self, field.name)
+            if field.type in (int, float):
+                is_high_enough = value >= 0 if field.name in may_be_zero else value > 0
+                if not (is_high_enough and math.isfinite(value)):
+                    raise ValueError(f"--{field.name.replace('_', '-')}: give a higher number")
+
+
+class Batch(NamedTuple):
+    """Transitions, float32. Actions lie in [-1, 1]; not_done is 0 at terminal states."""
+
+    state: torch.Tensor  # (B, state_dim)
+    action: torch.Tensor  # (B, action_dim)
+    next_state: torch.Tensor  # (B, state_dim)
+    reward: torch.Tensor  # (B, 1)
+    not_done: torch.Tensor  # (B, 1)
+
+    def sample(self, batch_size):
+        """Draws a Batch from these transitions, with replacement."""
+        index = torch.randint(len(self.state), (batch_size,), device=self.state.device)
+        return Batch(*[column[index] for column in self])
 
 
 # ---- Diffusion: schedule, denoiser, policy -------------------------------------------------------
 def vp_schedule(n_timesteps, b_min=0.1, b_max=10.0):
     """The variance-preserving schedule (section 4; names of the release), {name: tensor (N,)}.
 
-    Index 0 is the least noisy step, i = 1 in the paper.
+    beta_i = 1 - exp(-b_min / N - (b_max - b_min) (2i - 1) / (2 N^2)) for i = 1 ... N. Index 0 is
+    i = 1, the least noisy step.
     """
-    u = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps  # in (0, 1)
-    betas = (1 - torch.exp(-(b_min + (b_max - b_min) * u) / n_timesteps)).float()
+    i = torch.arange(1, n_timesteps + 1, dtype=torch.float64)
+    slope = (b_max - b_min) * (2 * i - 1) / (2 * n_timesteps**2)
+    betas = (1 - torch.exp(-b_min / n_timesteps - slope)).float()
     alphas = 1 - betas
     alphas_cumprod = alphas.cumprod(0)
     previous = torch.cat([torch.ones(1), alphas_cumprod[:-1]])
@@ -127,12 +134,14 @@ def vp_schedule(n_timesteps, b_min=0.1, b_max=10.0):
 
 
 class Mish(nn.Module):
-    """x tanh(softplus(x)), as nn.Mish, but with one exponential, so that it compiles to less."""
+    """x tanh(softplus(x)), as nn.Mish, which compiles to half the speed.
+
+    tanh(y) = 1 - 2 / (e^(2y) + 1), and e^(2 softplus(x)) = (1 + e^x)^2 = 1 / sigmoid(-x)^2.
+    """
 
     def forward(self, x):
-        p = x.sigmoid()
-        u = p * (2 - p)
-        return x * u / (2 - u)
+        p = (-x).sigmoid().square()
+        return x - 2 * x * p / (p + 1)
 
 
 def mlp(*widths):
@@ -147,7 +156,7 @@ class SinusoidalEmbedding(nn.Module):
     """Timesteps (B,) → sines and cosines of 8 frequencies (B, 16)."""
 
     def forward(self, t):
-        frequencies = 10_000 ** (-torch.arange(8.0) / 7)
+        frequencies = 10_000 ** (-torch.arange(8.0, device=t.device) / 7)
         angles = t[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -170,7 +179,7 @@ class Denoiser(nn.Module):
 
 
 class DiffusionPolicy(nn.Module):
-    """pi(a | s): a DDPM over actions in [-1, 1] (section 3). train sets the device of tensors."""
+    """pi(a | s): a DDPM over actions in [-1, 1] (section 3)."""
 
     def __init__(self, state_dim, action_dim, n_timesteps=5, hidden_dim=256):
         super().__init__()
@@ -192,14 +201,14 @@ class DiffusionPolicy(nn.Module):
 
     def loss(self, action, state):
         """L_d (eq. 2): how well the noise in noisy actions is predicted, at random timesteps."""
-        t = torch.randint(self.n_timesteps, (len(action),))
+        t = torch.randint(self.n_timesteps, (len(action),), device=action.device)
         noise = torch.randn_like(action)
         x = self.q_sample(action, t, noise)
         return F.mse_loss(self.model(x, t, state), noise)
 
     def p_sample(self, x, i, state):
         """One denoising step (eq. 1): x is drawn anew, with less noise; i = 0 makes it clean."""
-        t = torch.full((1,), i)
+        t = torch.full((1,), i, device=x.device)
         x0 = self.predict_start_from_noise(x, t, self.model(x, t, state)).clamp(-1, 1)
         mean = self.posterior_mean_coef1[i] * x0 + self.posterior_mean_coef2[i] * x
         if i == 0:
@@ -209,7 +218,7 @@ class DiffusionPolicy(nn.Module):
 
     def sample(self, state):
         """Actions (B, action_dim) for states (B, state_dim), with gradients through the chain."""
-        x = torch.randn(len(state), self.action_dim)
+        x = torch.randn(len(state), self.action_dim, device=state.device)
         for i in reversed(range(self.n_timesteps)):
             x = self.p_sample(x, i, state)
         return x.clamp(-1, 1)
@@ -232,55 +241,59 @@ class DoubleCritic(nn.Module):
 
 # ---- Agent: Algorithm 1 --------------------------------------------------------------------------
 class DiffusionQL(nn.Module):
-    """Algorithm 1 is `update`. Fork it or a loss; to normalize states, override it and `act`.
+    """The networks, their optimizers, and `update`, which is a step of Algorithm 1.
 
-    A checkpoint holds all networks, buffers and param_groups of the optimizer, also a fork's own.
+    It follows the authors' code where the paper differs: see the list in tutorials/README.md.
+    A fork is a subclass that overrides what it changes: a network (make_policy, make_critic), a
+    loss, `update` or `act`. Its own options are fields of a subclass of Args.
     """
+
+    Args = Args  # the class of its settings
 
     def __init__(self, state_dim, action_dim, args):
         super().__init__()
         self.args = args
-        self.step = 0
-        self.history = []  # the training loop's: scores and mean metrics of each evaluation
-        self.totals = Counter()  # the training loop's: sums of the metrics since the last one
-        self.actor = DiffusionPolicy(state_dim, action_dim, args.n_timesteps, args.hidden_dim)
-        self.critic = DoubleCritic(state_dim, action_dim, args.hidden_dim)
-        self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.step = 0  # updates made so far
+        self.actor = self.make_policy(state_dim, action_dim)
+        self.critic = self.make_critic(state_dim, action_dim)
+        self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)  # the averaged policy
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.actor.parameters(), args.lr, fused=True)
-        self.optimizer.add_param_group({"params": self.critic.parameters(), "lr": args.critic_lr})
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), args.lr, fused=True)
+        critic_parameters = self.critic.parameters()
+        self.critic_optimizer = torch.optim.Adam(critic_parameters, args.critic_lr, fused=True)
+
+    def make_policy(self, state_dim, action_dim):
+        """A module with loss(action, state) → L_d and sample(state) → action."""
+        return DiffusionPolicy(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim)
+
+    def make_critic(self, state_dim, action_dim):
+        return DoubleCritic(state_dim, action_dim, self.args.hidden_dim)
 
     def update(self, batch):
         """One step of Algorithm 1. Returns metrics, {name: scalar tensor}."""
-        metrics = {}
-
         # --- Critics: regress on r + gamma min Q'(s', a'), a' from the averaged policy (eq. 4) ---
-        if self.args.algo == "ql":
-            self.critic.requires_grad_(True)
-            loss, values = self.critic_loss(batch)
-            metrics.update(self.descend(loss, values, self.critic))
+        loss, critic_metrics = self.critic_loss(batch)
+        self.descend(loss, self.critic_optimizer)
 
         # --- Policy: imitate the data, and climb Q through the denoising chain (eq. 3) ---
-        self.critic.requires_grad_(False)  # or this step would move the critics, too
-        loss, values = self.policy_loss(batch)
-        metrics.update(self.descend(loss, values, self.actor))
+        self.critic.requires_grad_(False)  # spares the gradients of weights that stay as they are
+        loss, policy_metrics = self.policy_loss(batch)
+        self.descend(loss, self.actor_optimizer)
+        self.critic.requires_grad_(True)
 
         # --- Averages: the target critics, and the policy that proposes next actions ---
-        if self.args.algo == "ql":
-            move_average(self.critic_target, self.critic, self.args.tau)
-        if self.step >= self.args.ema_start and self.step % self.args.ema_every == 0:
-            move_average(self.ema_actor, self.actor, 1 - self.args.ema_decay)
-
+        self.move_averages()
         self.step += 1
-        return metrics
+        return {**critic_metrics, **policy_metrics}
 
     def critic_loss(self, batch):
         """Eq. 4: both critics regress on the same target. Returns (loss, metrics)."""
         with torch.no_grad():
             if self.args.max_q_backup:  # each target critic takes its own best of 10 next actions
                 states = batch.next_state.repeat_interleave(10, dim=0)
-                q = torch.stack(self.critic_target(states, self.ema_actor.sample(states)))
-                q1, q2 = q.view(2, -1, 10, 1).amax(dim=2)
+                q1, q2 = self.critic_target(states, self.ema_actor.sample(states))
+                q1 = q1.view(-1, 10).amax(dim=1, keepdim=True)
+                q2 = q2.view(-1, 10).amax(dim=1, keepdim=True)
             else:
                 next_action = self.ema_actor.sample(batch.next_state)
                 q1, q2 = self.critic_target(batch.next_state, next_action)
@@ -291,59 +304,73 @@ class DiffusionQL(nn.Module):
         return loss, {"critic_loss": loss, "q": q1.mean()}
 
     def policy_loss(self, batch):
-        """Eq. 3: L_d + eta L_q, L_q = -E[Q] / E|Q|. Returns (loss, metrics with bc_loss)."""
+        """Eq. 3: L_d + eta L_q. Returns (loss, metrics with bc_loss = L_d)."""
         bc_loss = self.actor.loss(batch.action, batch.state)
-        if self.args.algo == "bc":
-            return bc_loss, {"bc_loss": bc_loss}
-
-        # A fair coin says which critic is climbed. The other gives the scale, without gradient:
-        # it lets eta mean the same for rewards of any size (the paper's alpha is eta / E|Q|).
-        action = self.actor.sample(batch.state)
-        q1, q2 = self.critic(batch.state, action)
-        coin = torch.rand(()) > 0.5
-        q = torch.where(coin, q1, q2).mean()
-        scale = torch.where(coin, q2, q1).abs().mean().detach()
-        ql_loss = -q / scale
-
+        ql_loss, q = self.q_loss(batch.state, self.actor.sample(batch.state))
         loss = bc_loss + self.args.eta * ql_loss
         return loss, {"bc_loss": bc_loss, "ql_loss": ql_loss, "actor_loss": loss, "q_policy": q}
 
-    def descend(self, loss, metrics, network):
-        """A step of Adam: it moves what has a gradient, after clipping that of the network."""
-        self.optimizer.zero_grad()
+    def q_loss(self, state, action):
+        """L_q = -E[Q] / E|Q| of the policy's actions, and E[Q].
+
+        A fair coin says which critic is climbed. The other gives the scale, without gradient: it
+        lets eta mean the same for rewards of any size (the paper's alpha is eta / E|Q|).
+        """
+        q1, q2 = self.critic(state, action)
+        coin = torch.rand((), device=state.device) > 0.5
+        q = torch.where(coin, q1, q2).mean()
+        scale = torch.where(coin, q2, q1).abs().mean().detach()
+        return -q / scale, q
+
+    def descend(self, loss, optimizer):
+        """A step of Adam, after clipping the gradient; with lr_decay, at a rate that falls."""
+        optimizer.zero_grad()
         loss.backward()
-        if self.args.grad_norm > 0:
-            nn.utils.clip_grad_norm_(network.parameters(), self.args.grad_norm)
-        self.optimizer.step()
-        return {name: value.detach().double() for name, value in metrics.items()}
+        for group in optimizer.param_groups:
+            if self.args.grad_norm > 0:
+                nn.utils.clip_grad_norm_(group["params"], self.args.grad_norm)
+            if self.args.lr_decay:
+                first = group.setdefault("initial_lr", group["lr"])
+                group["lr"] = first * (1 + math.cos(math.pi * self.step / self.args.steps)) / 2
+        optimizer.step()
+
+    def move_averages(self):
+        """Until ema_start, next actions come from the untrained policy, as in the release."""
+        move_average(self.critic_target, self.critic, self.args.tau)
+        if self.step >= self.args.ema_start and self.step % self.args.ema_every == 0:
+            move_average(self.ema_actor, self.actor, 1 - self.args.ema_decay)
+
+    def acting_policy(self):
+        return self.actor if self.args.act_with == "policy" else self.ema_actor
 
     @torch.no_grad()
     def propose(self, states):
         """Candidates (B, n, action_dim) for states (B, state_dim), and the Q of each (B, n)."""
         n = self.args.candidates
         repeated = states.repeat_interleave(n, dim=0)
-        actions = self.actor.sample(repeated)
+        actions = self.acting_policy().sample(repeated)
         q = torch.minimum(*self.critic_target(repeated, actions))
         return actions.view(len(states), n, -1), q.view(len(states), n)
 
     @torch.no_grad()
     def act(self, states):
         """Actions (B, action_dim): one of the candidates, by softmax of Q (section 4)."""
-        if self.args.algo == "bc":
-            return self.actor.sample(states)
         actions, q = self.propose(states)
         chosen = torch.multinomial(q.softmax(dim=-1), 1)[:, 0]
         return actions[torch.arange(len(states)), chosen]
 
-    def get_extra_state(self):
-        """What a checkpoint holds beside the networks; PyTorch adds it to the state_dict."""
-        log = [self.step, self.history, self.totals]
-        return {"log": log, "adam": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+    @property
+    def device(self):
+        return next(self.parameters()).device
 
-    def set_extra_state(self, state):
-        self.step, self.history, self.totals = state["log"]
-        self.optimizer.load_state_dict(state["adam"])
-        torch.set_rng_state(state["random"])
+    def parts(self):
+        """All that training changes, also in a fork: the networks, and each attribute that has a
+        state of its own (optimizers, schedules) or is a number or a tensor."""
+        parts = {"networks": self}
+        for name, value in vars(self).items():
+            if hasattr(value, "state_dict") or isinstance(value, (int, float, torch.Tensor)):
+                parts[name] = value
+        return parts
 
 
 @torch.no_grad()
@@ -353,205 +380,335 @@ def move_average(average, network, share):
         old.lerp_(new, share)
 
 
-# ---- The paper's tasks, and their data -----------------------------------------------------------
-# fmt: off
-TASKS = {  # the release's hyperparameters, task by task; then those of our own two-roads
-    "halfcheetah-medium":        dict(grad_norm=9, top_k=1),
-    "hopper-medium":             dict(grad_norm=9, top_k=2),
-    "walker2d-medium":           dict(grad_norm=1, top_k=1),
-    "halfcheetah-medium-replay": dict(grad_norm=2, top_k=0),
-    "hopper-medium-replay":      dict(grad_norm=4, top_k=2),
-    "walker2d-medium-replay":    dict(grad_norm=4, top_k=1),
-    "halfcheetah-medium-expert": dict(grad_norm=7, top_k=0),
-    "hopper-medium-expert":      dict(grad_norm=5, top_k=2),
-    "walker2d-medium-expert":    dict(grad_norm=5, top_k=1),
-    "antmaze-umaze":             dict(grad_norm=2, top_k=2, eta=0.5, max_q_backup=False),
-    "antmaze-umaze-diverse":     dict(grad_norm=3, top_k=2, eta=2.0),
-    "antmaze-medium-play":       dict(grad_norm=2, top_k=1, eta=2.0, lr=1e-3),
-    "antmaze-medium-diverse":    dict(grad_norm=1, top_k=1, eta=3.0),
-    "antmaze-large-play":        dict(grad_norm=10, top_k=2, eta=4.5),
-    "antmaze-large-diverse":     dict(grad_norm=7, top_k=1, eta=3.5),
-    "pen-human":                 dict(grad_norm=7, top_k=2, eta=0.15),
-    "pen-cloned":                dict(grad_norm=8, top_k=2, eta=0.1),
-    "kitchen-complete":          dict(grad_norm=9, top_k=2, steps=250_000, eval_every=50_000),
-    "kitchen-partial":           dict(grad_norm=10, top_k=2),
-    "kitchen-mixed":             dict(grad_norm=10, top_k=0),
-    "two-roads":                 dict(lr=1e-3, critic_lr=1e-3, hidden_dim=128, discount=0.97,
-               tau=0.02, ema_decay=0.98, steps=9000, eval_every=3000, eval_episodes=100),
-}
-# fmt: on
-DOMAINS = {  # what their tasks share; ref: what a random policy and an expert return (D4RL)
-    "halfcheetah": dict(steps=2_000_000, ref=(-280.178953, 12135.0)),
-    "hopper": dict(steps=2_000_000, ref=(-20.272305, 3234.3)),
-    "walker2d": dict(steps=2_000_000, ref=(1.629008, 4592.3)),
-    "antmaze": dict(reward_tune="cql_antmaze", max_q_backup=True, eval_episodes=100, ref=(0, 1)),
-    "pen": dict(lr=3e-5, reward_tune="normalize", eval_episodes=100, ref=(96.262799, 3076.833102)),
-    "kitchen": dict(eta=0.005, eval_episodes=100, ref=(0, 4)),
-}
+# ---- Training loop -------------------------------------------------------------------------------
+SAVE_SECONDS = 60  # between two checkpoints
 
 
-def task_of(env):
-    """The task in TASKS whose settings fit a dataset, whichever of its names `env` is."""
-    task = re.sub(r"^(mujoco|D4RL|d4rl|toy)/|-v\d+$", "", env).replace("/", "-")
-    return re.sub(r"^(\w+)-expert$", r"\1-medium-expert", task)  # not in the paper
+def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
+    """Trains, evaluates, and keeps a run folder. Returns what its result.json holds.
 
-
-def task_settings(env):
-    """What a dataset has of its own: settings of Args, and ref."""
-    task = task_of(env)
-    return {**DOMAINS.get(task.split("-")[0], {}), **TASKS.get(task, {})}
-
-
-def minari_ids(env):
-    """The Minari datasets that a name stands for; those in -v1 and -v2 are D4RL's own data."""
-    domain, _, level = env.partition("-")
-    if env == "two-roads":
-        return ["toy/two-roads-v0"]
-    if domain not in DOMAINS:
-        return [env]
-    if re.search(r"-v\d+$|replay", level):
-        return [f"d4rl/{domain}/{level}"]
-    if domain == "antmaze":
-        return [f"D4RL/antmaze/{level}-v1"]
-    if domain in ("pen", "kitchen"):
-        return [f"D4RL/{domain}/{level}-v2"]
-    return [f"mujoco/{domain}/{part}-v0" for part in level.split("-")]
-
-
-@contextmanager
-def on_error(hint):
-    """Turns any error inside into a UserError: what went wrong, and what to do about it."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{reason}\n{hint}") from error
-
-
-class Batch(NamedTuple):
-    """Transitions, float32. Actions lie in [-1, 1]; not_done is 0 at terminal states."""
-
-    state: torch.Tensor  # (B, state_dim)
-    action: torch.Tensor  # (B, action_dim)
-    next_state: torch.Tensor  # (B, state_dim)
-    reward: torch.Tensor  # (B, 1)
-    not_done: torch.Tensor  # (B, 1)
-
-    def sample(self, batch_size):
-        """Draws a Batch from these transitions, with replacement."""
-        index = torch.randint(len(self.state), (batch_size,))
-        return Batch(*[column[index] for column in self])
-
-
-class Dataset:
-    """The transitions of an offline dataset, and simulators to score policies in.
-
-    states, next_states (n, state_dim), actions (n, action_dim) as the environment takes them,
-    rewards, terminals (n,) without timeouts; env: the id or EnvSpec of a Gymnasium environment;
-    reference: the returns that score 0 and 100. Raises UserError where they do not fit together.
+    dataset: a Dataset of your own, instead of args.env's. progress_bar: tqdm or a class like it.
+    Raises ValueError for what does not fit, FloatingPointError if a loss is not finite.
     """
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, states, actions, next_states, rewards, terminals, env, reference=(0, 100)):
-        simulator = make_env(env)
-        self.env_spec = env
-        self.envs = [simulator]
-        self.env_id = simulator.spec.id
-        self.is_antmaze = self.env_id.startswith("AntMaze")
-        self.state_dim = simulator.observation_space.shape[0]
-        self.action_dim = simulator.action_space.shape[0]
-        self.reference = reference
+    # --- What is trained, on what, and where it is kept ---
+    own_data = dataset is not None
+    if args.resume:
+        args = settings_to_resume(args, agent_class, own_data)
+    check_device(args.device)
+    dataset = dataset or load_dataset(args.env)
+    data = Batch(*[column.to(args.device) for column in dataset.transitions])
+    data = data._replace(reward=tune_rewards(data.reward, args.reward_tune))
+    if len(data.state) < args.batch_size:
+        raise ValueError("fewer transitions than --batch-size: give a smaller --batch-size")
+    torch.manual_seed(args.seed)
+    agent = agent_class(dataset.state_dim, dataset.action_dim, args).to(args.device)
+    check_optimizers(agent)
+    log = {"rows": [], "returns": [], "sums": {}}  # sums: of metrics since the last evaluation
+    folder = open_folder(args)
+    load_checkpoint(folder, agent, log)
+    write_config(folder, agent, dataset, own_data)
+    compile_losses(agent)
 
-        widths = [*states.shape[1:], *actions.shape[1:]]
-        needed = [self.state_dim, self.action_dim]
-        lengths = {len(column) for column in (states, actions, next_states, rewards, terminals)}
-        if widths != needed or len(lengths) > 1 or len(states) == 0:
-            raise UserError(f"widths {widths}, lengths {lengths}: {self.env_id} needs {needed}")
-        if not (np.isfinite(states).all() and np.isfinite(rewards).all()):
-            raise UserError("the dataset holds NaN or infinity: clean it, or use another one")
-        bounds = simulator.unwrapped.action_space
-        actions = 2 * (actions - bounds.low) / (bounds.high - bounds.low) - 1
-        if not np.abs(actions).max() < 1.001:  # 0.1 % of rounding is forgiven
-            raise UserError(f"actions are out of the bounds of {self.env_id}: clip or scale them")
-        if self.is_antmaze:  # D4RL's episodes end at the goal, Minari's go on
-            terminals = np.logical_or(terminals, rewards > 0)
-
-        not_done = 1.0 - terminals.reshape(-1, 1)
-        columns = states, actions.clip(-1, 1), next_states, rewards.reshape(-1, 1), not_done
-        self.transitions = Batch(*[torch.as_tensor(c, dtype=torch.float32) for c in columns])
-
-    def score(self, returns):
-        """D4RL's score: 0 for a random policy's return, 100 for an expert's."""
-        low, high = self.reference
-        return 100 * (returns - low) / (high - low)
-
-
-def tune_rewards(reward, how):
-    """The release's transforms of the rewards."""
-    if how == "normalize":
-        return (reward - reward.mean()) / reward.std()
-    if how == "cql_antmaze":
-        return (reward - 0.5) * 4
-    return reward
-
-
-def load_dataset(env):
-    """The Dataset that --env names, downloaded or made on first use. Raises UserError."""
-    if task_of(env) not in TASKS and not re.search(r"-v\d+$", env):
-        nearest = ", ".join(difflib.get_close_matches(env, TASKS, cutoff=0))
-        raise UserError(f"no task {env!r}; nearest: {nearest}. Files: python d4rl_to_minari.py -h")
-    episodes = []
-    for minari_id in minari_ids(env):
-        dataset = open_minari(minari_id)
-        with on_error(f"cannot read {dataset.spec.data_path}: if it is damaged, delete it"):
-            episodes += [read_episode(episode) for episode in dataset.iterate_episodes()]
-            env_spec = dataset.recover_environment(eval_env=True).spec
-    columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
-    own = dataset.storage.metadata
-    own_ref = (own.get("ref_min_score", 0), own.get("ref_max_score", 100))
-    reference = task_settings(env).get("ref", own_ref)
-    return Dataset(*columns, env=env_spec, reference=reference)
+    # --- Algorithm 1, with a checkpoint before each evaluation and every minute ---
+    eval_every = args.eval_every or min(50_000, max(1, args.steps // 10))
+    saved_at = time.monotonic()
+    bar = progress_bar(total=args.steps, initial=agent.step)
+    with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
+        for step in range(agent.step, args.steps + 1):
+            is_due = step == args.steps or (step > 0 and step % eval_every == 0)
+            if is_due and step not in [row["step"] for row in log["rows"]]:
+                check_finite(log, step)
+                save_checkpoint(folder, agent, log)
+                evaluate_and_record(agent, dataset, folder, log, board)
+            elif time.monotonic() - saved_at > SAVE_SECONDS:
+                save_checkpoint(folder, agent, log)
+                saved_at = time.monotonic()
+            if step < args.steps:
+                metrics = agent.update(data.sample(args.batch_size))
+                add_metrics(metrics, log, board, agent.step)
+                bar.update()
+    save_checkpoint(folder, agent, log)
+    return finish(args, folder, log)
 
 
-def read_episode(episode):
-    """The columns of a Dataset. An episode of T steps has T + 1 observations."""
-    states = flat_state(episode.observations)
-    return states[:-1], episode.actions, states[1:], episode.rewards, episode.terminations
+def check_device(name):
+    try:
+        torch.zeros(1, device=name)
+    except Exception as error:  # every kind of device fails in its own way
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"PyTorch cannot use --device {name}: {reason}") from error
 
 
-def open_minari(minari_id):
-    """A Minari dataset; if it is missing, a file beside this one makes it, or it is downloaded."""
-    sys.modules.setdefault("farama_notifications", None)  # or gymnasium-robotics prints news
-    import gymnasium
-    import gymnasium_robotics
-    import minari
-    from minari.storage import get_dataset_path
-
-    gymnasium.register_envs(gymnasium_robotics)
-    folder = get_dataset_path(minari_id)
-    makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
-    source = minari_id.split("/")[0]
-    with on_error(f"so {folder} is missing: mend that, or train on --env two-roads"):
-        if source in makers and not folder.exists():
-            importlib.import_module(makers[source]).make(minari_id)
-        elif not folder.exists():
-            minari.download_dataset(minari_id)
-    with on_error(f"{folder} is damaged or half a download: delete it and run again"):
-        return minari.load_dataset(minari_id)
+def check_optimizers(agent):
+    """Raises ValueError for a network that would not be trained, as one that came in too late."""
+    trained = set()
+    for value in vars(agent).values():
+        for group in getattr(value, "param_groups", []):
+            trained.update(group["params"])
+    for name, parameter in agent.named_parameters():
+        if parameter.requires_grad and parameter not in trained:
+            raise ValueError(f"no optimizer holds {name}: make policies in make_policy")
 
 
-# ---- Environments and evaluation -----------------------------------------------------------------
-def make_env(spec):
-    """An environment with flat states, actions in [-1, 1], and always a time limit."""
-    import gymnasium as gym
+def compile_losses(agent):
+    """Compiles both losses in the mode args.compile, where this machine can compile."""
+    mode = agent.args.compile
+    if mode == "off":
+        return
+    try:
+        torch.compile(lambda x: x + 1, mode=mode)(torch.zeros(1, device=agent.device))
+    except Exception as error:  # no compiler, or a broken one
+        print("going on uncompiled, as torch.compile fails here:", str(error).splitlines()[:1])
+        return
+    for name in ("critic_loss", "policy_loss"):
+        compiled = torch.compile(getattr(type(agent), name), mode=mode)
+        setattr(agent, name, MethodType(compiled, agent))
 
-    gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is D4RL's data
-    with on_error("Diffusion-QL needs states that are vectors, and bounded, continuous actions"):
-        env = gym.make(spec)
-        env = gym.wrappers.TimeLimit(env, 1000)  # if it has no lower limit of its own
-        (width,) = flat_state(env.observation_space.sample()).shape
-        space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
-        env = gym.wrappers.TransformObservation(env, flat_state, space)
-        return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+
+def add_metrics(metrics, log, board, step):
+    """Adds an update's metrics to the sums; every 100 steps they go to TensorBoard, too."""
+    for name, value in metrics.items():
+        if name in ("step", "score", "score_std", "return"):
+            raise ValueError(f"progress.csv has a column {name} already: rename that metric")
+        total, count = log["sums"].get(name, (0.0, 0))
+        log["sums"][name] = (total + torch.as_tensor(value).detach(), count + 1)
+        if step % 100 == 0:
+            board.add_scalar(f"losses/{name}", value, step)
+    if step % 100 == 0:
+        check_finite(log, step)
+
+
+def check_finite(log, step):
+    for name, (total, _) in log["sums"].items():
+        if not math.isfinite(total):
+            raise FloatingPointError(f"{name} is {total} at step {step}: try lower --lr or --eta")
+
+
+def evaluate_and_record(agent, dataset, folder, log, board):
+    """Saves and scores the agent as it is now: a row in progress.csv and in returns.csv."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    args = agent.args
+    (folder / "agents").mkdir(exist_ok=True)
+    write(folder / "agents" / f"{agent.step}.pt", partial(torch.save, agent.state_dict()))
+    row = {"step": agent.step}
+    if dataset.env_spec is None:
+        tqdm.write(f"step {agent.step:9,}: not scored, as the data names no environment")
+    else:
+        returns = evaluate(agent, dataset, args.eval_episodes, seed=(args.seed, agent.step))
+        scores = dataset.score(returns)
+        tqdm.write(f"step {agent.step:9,}: score {scores.mean():.1f} ± {scores.std():.1f}")
+        row.update(score=scores.mean().item(), score_std=scores.std().item())
+        row["return"] = returns.mean().item()
+        board.add_scalar("charts/score", row["score"], agent.step)
+        log["returns"].append({"step": agent.step, **dict(enumerate(returns.tolist()))})
+    for name, (total, count) in log["sums"].items():
+        row[name] = float(total / count)
+    log["sums"].clear()
+    log["rows"].append(row)
+    table = pd.DataFrame(log["rows"])
+    write(folder / "progress.csv", partial(table.to_csv, index=False))
+    write(folder / "returns.csv", partial(pd.DataFrame(log["returns"]).to_csv, index=False))
+    table = table.drop(columns=["score_std", "return", "ql_loss"], errors="ignore")
+    figure = Figure(figsize=(8, 16), layout="constrained")
+    table.plot(x="step", subplots=True, ax=figure.subplots(table.shape[1] - 1))
+    write(folder / "curves.png", figure.savefig)
+
+
+def finish(args, folder, log):
+    """Writes and returns the last evaluation, and those that the paper's two ways select."""
+    rows = log["rows"]
+    result = {"final": rows[-1], "online": None, "offline": None}
+    if "score" in rows[-1]:
+        result["online"] = max(rows, key=lambda row: row["score"])
+        print("final score:", round(rows[-1]["score"], 1))
+    if "bc_loss" in rows[-1]:
+        result["offline"] = sorted(rows, key=lambda row: row["bc_loss"])[: args.top_k + 1][-1]
+    write_json(folder / "result.json", result)
+    return result
+
+
+# ---- Run folders ---------------------------------------------------------------------------------
+def open_folder(args):
+    """The run folder. Raises ValueError if it holds another run, OSError if it cannot be made."""
+    name = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(args.resume or args.out or f"runs/{args.env or 'own-data'}/{name}")
+    if (folder / "config.json").exists() and not args.resume:
+        raise ValueError(f"{folder} holds a run already: --resume it, or give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_config(folder, agent, dataset, own_data):
+    """Writes config.json: what `read_run` needs to bring the agent back, and what made it."""
+    packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+    config = {
+        "method": method_name(type(agent)),
+        "settings": asdict(agent.args),
+        "dims": [dataset.state_dim, dataset.action_dim],
+        "own_data": own_data,
+        "versions": {package: version(package) for package in packages},
+    }
+    if Path(__file__).with_name(".git").exists():
+        git = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
+        config["commit"] = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    write_json(folder / "config.json", config)
+    print("run folder:", folder)
+
+
+def method_name(agent_class):
+    return f"{agent_class.__module__}.{agent_class.__qualname__}"
+
+
+def read_run(folder, agent_class=None):
+    """The class of a run's agent, its settings, and its config.json. Raises ValueError."""
+    try:
+        config = json.loads(Path(folder, "config.json").read_text())
+        method, settings = config["method"], config["settings"]
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} is no run folder: no whole config.json is in it") from error
+    agent_class = agent_class or pydoc.locate(method)
+    if agent_class is None:
+        raise ValueError(f"{folder} was made by {method}, which is not to be found from here")
+    return agent_class, agent_class.Args(**settings), config
+
+
+def settings_to_resume(args, agent_class, own_data):
+    """The settings of the run args.resume, but for those of `args` that may change."""
+    _, saved, config = read_run(args.resume, agent_class)
+    if config["method"] != method_name(agent_class):
+        raise ValueError(f"{args.resume} was made by {config['method']}: resume it with that")
+    if config["own_data"] and not own_data:
+        raise ValueError(f"{args.resume} has its own data: train(Args(resume=...), dataset)")
+    free = ("steps", "eval_every", "eval_episodes", "device", "compile")
+    for name, value in args.given.items():
+        if name not in (*free, "out", "resume") and value != getattr(saved, name):
+            raise ValueError(f"a run keeps its settings, also {name}; free are {', '.join(free)}")
+    changes = {name: value for name, value in args.given.items() if name in free}
+    return replace(saved, **changes, resume=args.resume)
+
+
+def save_checkpoint(folder, agent, log):
+    """All that `train` needs to go on as if it had never stopped."""
+    state = {"log": log, "random": torch.get_rng_state(), "agent": {}}
+    for name, part in agent.parts().items():
+        state["agent"][name] = part.state_dict() if hasattr(part, "state_dict") else part
+    if agent.device.type == "cuda":
+        state["random_cuda"] = torch.cuda.get_rng_state(agent.device)
+    write(folder / "checkpoint.pt", partial(torch.save, state))
+
+
+def load_checkpoint(folder, agent, log):
+    """Brings agent and log to where checkpoint.pt, if there is one, was saved."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in agent.parts().items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state["agent"][name])
+            else:
+                setattr(agent, name, state["agent"][name])
+    except Exception as error:  # of PyTorch, in many forms
+        raise ValueError(f"{path} is damaged, or of another agent: {error}") from error
+    if agent.step > agent.args.steps:
+        raise ValueError(f"{folder} has made {agent.step} steps: give --steps of at least that")
+    log.update(state["log"])
+    torch.set_rng_state(state["random"])
+    if agent.device.type == "cuda":
+        torch.cuda.set_rng_state(state["random_cuda"], agent.device)
+
+
+def load_agent(folder, which="final", agent_class=None):
+    """The agent of a run folder as it was at an evaluation.
+
+    which: "final", "online", "offline" (see result.json), or a step. agent_class: of a method that
+    is in no file, but in a notebook. Raises ValueError.
+    """
+    agent_class, args, config = read_run(folder, agent_class)
+    result = Path(folder, "result.json")
+    if which in ("final", "online", "offline") and result.exists():
+        which = json.loads(result.read_text())[which]["step"]
+    path = Path(folder, "agents", f"{which}.pt")
+    if not path.exists():
+        steps = sorted(int(other.stem) for other in path.parent.glob("*.pt"))
+        raise ValueError(f"{folder} has no agent {which}: give one of its steps, {steps}")
+    agent = agent_class(*config["dims"], args)
+    agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    agent.step = int(which)
+    return agent
+
+
+def write(path, save_to):
+    """Writes a file whole or not at all; save_to(path) is what writes it."""
+    partial_path = path.with_name(f"part-{path.name}")
+    save_to(partial_path)
+    partial_path.replace(path)
+
+
+def write_json(path, content):
+    write(path, lambda partial_path: partial_path.write_text(json.dumps(content, indent=2)))
+
+
+# ---- Evaluation ----------------------------------------------------------------------------------
+def evaluate(agent, dataset, episodes=10, seed=0):
+    """Returns (episodes,) of an agent, or of anything that can `act`, ten episodes side by side.
+
+    The seed, an int or several, fixes all starts and the agent's noise. PyTorch's own random state
+    stays as it was, so that evaluating more often changes no training.
+    """
+    device = getattr(agent, "device", torch.device("cpu"))
+    noise_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + episodes).tolist()
+    while len(dataset.envs) < min(10, episodes):  # more take too much memory: some have 80 MB each
+        dataset.envs.append(make_env(dataset.env_spec))
+    returns = []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(noise_seed)
+        for first in range(0, episodes, 10):
+            group = seeds[first : first + 10]
+            returns += play(agent, dataset.envs[: len(group)], group, device, dataset.ends_at_goal)
+    return np.array(returns)
+
+
+def play(agent, envs, seeds, device, ends_at_goal):
+    """The return of an episode in each environment. As in D4RL, kitchen counts finished tasks."""
+    states = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    returns = np.zeros(len(envs))
+    is_running = np.ones(len(envs), bool)
+    while is_running.any():
+        actions = agent.act(torch.as_tensor(states[is_running], device=device)).cpu().numpy()
+        for i, action in zip(np.flatnonzero(is_running), actions, strict=True):
+            states[i], reward, terminated, truncated, info = envs[i].step(action)
+            returns[i] += reward
+            if "episode_task_completions" in info:
+                returns[i] = len(info["episode_task_completions"])
+            is_running[i] = not (terminated or truncated or (ends_at_goal and reward > 0))
+    return returns.tolist()
+
+
+@np.errstate(over="ignore")  # the bounds of some spaces are no float32
+def make_env(spec, **options):
+    """An environment with flat states, actions in [-1, 1], and always a time limit.
+
+    spec: an id or an EnvSpec. Raises ValueError if it does not fit, gymnasium.error.Error or
+    ImportError if it cannot be made.
+    """
+    env = gym.make(spec, **options)
+    actions = env.action_space
+    if not isinstance(actions, gym.spaces.Box) or actions.shape[1:] or not actions.is_bounded():
+        raise ValueError(f"{env.spec.id}: actions must be bounded, continuous vectors: {actions}")
+    if env.spec.max_episode_steps is None:
+        env = gym.wrappers.TimeLimit(env, 1000)
+    state = flat_state(env.observation_space.sample())
+    if state.ndim != 1:
+        raise ValueError(f"{env.spec.id}: states must be vectors, not {env.observation_space}")
+    space = gym.spaces.Box(-np.inf, np.inf, state.shape, np.float32)
+    env = gym.wrappers.TransformObservation(env, flat_state, space)
+    return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
 
 
 def flat_state(observation):
@@ -560,223 +717,322 @@ def flat_state(observation):
     Goal tasks: achieved goal, observation, desired goal; kitchen's goals never change, and go.
     """
     if isinstance(observation, dict):
-        names = ("achieved_goal", "observation", "desired_goal")
-        parts = [observation[name] for name in names if not isinstance(observation[name], dict)]
+        parts = [observation.get(name) for name in ("achieved_goal", "observation", "desired_goal")]
+        parts = [part for part in parts if isinstance(part, np.ndarray)]
+        if not isinstance(observation.get("observation"), np.ndarray):
+            raise ValueError(f"states must be vectors, not a dict of {', '.join(observation)}")
         observation = np.concatenate(parts, axis=-1)
+    if isinstance(observation, tuple):
+        raise ValueError("states must be vectors, not tuples")
     return np.asarray(observation, np.float32)
 
 
-def evaluate(agent, dataset, episodes=10, seed=100):
-    """Returns (episodes,) of an agent, or of anything that can `act`, in episodes side by side.
+# ---- The paper's tasks, and their data -----------------------------------------------------------
+# Where Minari has a domain, the version of D4RL's data, and the returns that score 0 and 100 there
+GYM = dict(d4rl="v2", compile="default", steps=2_000_000)
+CHEETAH = dict(GYM, minari="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
+HOPPER = dict(GYM, minari="mujoco/hopper", returns=(-20.272305, 3234.3))
+WALKER2D = dict(GYM, minari="mujoco/walker2d", returns=(1.629008, 4592.3))
+GOALS = dict(d4rl="v0", compile="default", eval_episodes=100)
+ANTMAZE = dict(GOALS, minari="D4RL/antmaze", returns=(0, 1), reward_tune="cql_antmaze")
+ANTMAZE.update(max_q_backup=True)
+KITCHEN = dict(GOALS, minari="D4RL/kitchen", returns=(0, 4), eta=0.005)
+PEN = dict(GOALS, minari="D4RL/pen", returns=(96.262799, 3076.833102), d4rl="v1")
+PEN.update(lr=3e-5, reward_tune="normalize")
+# fmt: off
+TASKS = {  # Minari's parts, and the settings of the release; the last four are not the paper's
+    "halfcheetah-medium":        dict(CHEETAH, parts="medium-v0", grad_norm=9, top_k=1),
+    "hopper-medium":             dict(HOPPER, parts="medium-v0", grad_norm=9, top_k=2),
+    "walker2d-medium":           dict(WALKER2D, parts="medium-v0", grad_norm=1, top_k=1),
+    "halfcheetah-medium-replay": dict(CHEETAH, parts="", grad_norm=2, top_k=0),  # D4RL's alone
+    "hopper-medium-replay":      dict(HOPPER, parts="", grad_norm=4, top_k=2),
+    "walker2d-medium-replay":    dict(WALKER2D, parts="", grad_norm=4, top_k=1),
+    "halfcheetah-medium-expert": dict(CHEETAH, parts="medium-v0 expert-v0", grad_norm=7, top_k=0),
+    "hopper-medium-expert":      dict(HOPPER, parts="medium-v0 expert-v0", grad_norm=5, top_k=2),
+    "walker2d-medium-expert":    dict(WALKER2D, parts="medium-v0 expert-v0", grad_norm=5, top_k=1),
+    "antmaze-umaze":             dict(ANTMAZE, parts="umaze-v1", grad_norm=2, top_k=2, eta=0.5,
+                                      max_q_backup=False),
+    "antmaze-umaze-diverse":     dict(ANTMAZE, parts="umaze-diverse-v1", grad_norm=3, top_k=2,
+                                      eta=2.0),
+    "antmaze-medium-play":       dict(ANTMAZE, parts="medium-play-v1", grad_norm=2, top_k=1,
+                                      eta=2.0, lr=1e-3),
+    "antmaze-medium-diverse":    dict(ANTMAZE, parts="medium-diverse-v1", grad_norm=1, top_k=1,
+                                      eta=3.0),
+    "antmaze-large-play":        dict(ANTMAZE, parts="large-play-v1", grad_norm=10, top_k=2,
+                                      eta=4.5),
+    "antmaze-large-diverse":     dict(ANTMAZE, parts="large-diverse-v1", grad_norm=7, top_k=1,
+                                      eta=3.5),
+    "pen-human":                 dict(PEN, parts="human-v2", grad_norm=7, top_k=2, eta=0.15),
+    "pen-cloned":                dict(PEN, parts="cloned-v2", grad_norm=8, top_k=2, eta=0.1),
+    "kitchen-complete":          dict(KITCHEN, parts="complete-v2", grad_norm=9, top_k=2,
+                                      steps=250_000, eval_every=50_000),
+    "kitchen-partial":           dict(KITCHEN, parts="partial-v2", grad_norm=10, top_k=2),
+    "kitchen-mixed":             dict(KITCHEN, parts="mixed-v2", grad_norm=10, top_k=0),
+    "halfcheetah-expert":        dict(CHEETAH, parts="expert-v0", grad_norm=7, top_k=0),
+    "hopper-expert":             dict(HOPPER, parts="expert-v0", grad_norm=5, top_k=2),
+    "walker2d-expert":           dict(WALKER2D, parts="expert-v0", grad_norm=5, top_k=1),
+    "two-roads": dict(minari="toy", parts="two-roads-v0", compile="default", steps=9000,
+                      eval_every=3000, eval_episodes=100, hidden_dim=128, lr=1e-3, critic_lr=1e-3,
+                      discount=0.97, tau=0.02, ema_decay=0.98),
+}
+# fmt: on
 
-    As in D4RL, AntMaze counts reaching the goal, and kitchen the completed tasks.
-    PyTorch's random state stays as it was, so that evaluating more often changes no training.
+
+def find_task(env):
+    """The row of TASKS, or {}, and the Minari datasets of a name.
+
+    hopper-medium is Minari's data; hopper-medium-v2 is D4RL's own, as d4rl/hopper/medium-v2.
     """
-    while len(dataset.envs) < episodes:
-        dataset.envs.append(make_env(dataset.env_spec))
-    states = np.stack([dataset.envs[i].reset(seed=seed + i)[0] for i in range(episodes)])
-    returns = np.zeros(episodes)
-    running = np.arange(episodes)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        while len(running) > 0:
-            actions = agent.act(torch.as_tensor(states[running])).cpu().numpy()
-            for i, action in zip(running, actions, strict=True):
-                states[i], reward, terminated, truncated, info = dataset.envs[i].step(action)
-                returns[i] += reward
-                if "episode_task_completions" in info:
-                    returns[i] = len(info["episode_task_completions"])
-                if terminated or truncated or (dataset.is_antmaze and reward > 0):
-                    running = running[running != i]
-    return returns
+    for task, row in TASKS.items():
+        minari_ids = [f"{row['minari']}/{part}" for part in row["parts"].split()]
+        d4rl_name = f"{task}-{row.get('d4rl')}"
+        d4rl_id = "d4rl/" + d4rl_name.replace("-", "/", 1)
+        if env == task and minari_ids:
+            return row, minari_ids
+        if env in minari_ids:
+            return row, [env]
+        if env in (task, d4rl_name, d4rl_id):
+            return row, [d4rl_id]
+    return {}, [env]
 
 
-# ---- Training loop -------------------------------------------------------------------------------
-def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
-    """Trains, evaluates, and keeps a run folder. Returns what its result.json holds.
-
-    dataset: one of your own, instead of args.env's. progress_bar: tqdm or a class like it. Raises
-    UserError, FloatingPointError if a loss is not finite, KeyboardInterrupt when it was stopped.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    with on_error(f"PyTorch cannot use {args.device} here: give --device cpu"):
-        torch.zeros(1, device=args.device)
-    if args.device != "cpu":
-        torch.set_default_device(args.device)  # all tensors are made there from here on
-    dataset = dataset or load_dataset(args.env)
-    data = Batch(*[column.to(args.device) for column in dataset.transitions])
-    data = data._replace(reward=tune_rewards(data.reward, args.reward_tune))
-    if len(data.state) < args.batch_size:
-        raise UserError("fewer transitions than --batch-size: give a smaller --batch-size")
-    torch.manual_seed(args.seed)
-    agent = agent_class(dataset.state_dim, dataset.action_dim, args)
-    folder = open_folder(args)
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        with on_error(f"{checkpoint} is damaged, or of another agent"):
-            agent.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    print("run folder:", folder)
-    compile_losses(agent, data)
-    board = SummaryWriter(folder, purge_step=agent.step + 1)
-
-    caught = catch_signals()
-    with progress_bar(total=args.steps, initial=agent.step) as bar:
-        while (agent.step < args.steps or not agent.history) and not caught:
-            next_evaluation = min(args.steps, (agent.step // args.eval_every + 1) * args.eval_every)
-            while agent.step < next_evaluation and not caught:
-                metrics = agent.update(data.sample(args.batch_size))
-                bar.update()
-                agent.totals.update(metrics, steps=1)  # a Counter adds
-                if agent.step % 100 == 0:
-                    check_finite(agent)
-                    for name, value in metrics.items():
-                        board.add_scalar(f"losses/{name}", value, agent.step)
-                if agent.step % 5000 == 0 and agent.step < next_evaluation:
-                    save(agent, checkpoint)
-            check_finite(agent)
-            if agent.step >= next_evaluation:
-                returns = evaluate(agent, dataset, args.eval_episodes)
-                record(agent, folder, board, returns, dataset.score(returns))
-            save(agent, checkpoint)
-    if agent.step < args.steps:
-        raise KeyboardInterrupt(f"Saved. To go on: python diffusion_ql.py --resume {folder}")
-    simulator = dataset.envs[0].unwrapped
-    if hasattr(simulator, "draw_episodes"):  # as two-roads can
-        simulator.draw_episodes(folder)
-    return finish(agent, folder)
+def load_dataset(env):
+    """The Dataset that --env names, downloaded or made on first use. Raises ValueError, OSError."""
+    row, minari_ids = find_task(env)
+    if not env:
+        raise ValueError("no data: give env=..., such as two-roads, or a Dataset of your own")
+    episodes = []
+    for minari_id in minari_ids:
+        dataset, its_episodes = open_minari(minari_id)
+        episodes += its_episodes
+    columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
+    env_spec = evaluation_spec(dataset)
+    if env_spec is None:
+        columns[1] = rescale(columns[1], dataset.action_space)
+    metadata = dataset.storage.metadata
+    own_returns = (metadata.get("ref_min_score", 0), metadata.get("ref_max_score", 100))
+    return Dataset(*columns, env=env_spec, reference=row.get("returns", own_returns))
 
 
-def compile_losses(agent, data):
-    """Compiles both losses where that pays, and tries them in an update that is undone."""
-    on_gpu = agent.args.device == "cuda"
-    choice = agent.args.compile
-    if choice == "off" or (choice == "auto" and not on_gpu and agent.args.steps < 5000):
-        return
-    mode = "reduce-overhead" if on_gpu else None
-    before = copy.deepcopy(agent.state_dict())
+def open_minari(name):
+    """A Minari dataset, and the columns of its episodes. Raises ValueError, OSError."""
+    sys.modules["farama_notifications"] = None  # or gymnasium-robotics prints news
+    import gymnasium_robotics
+    import minari
+    from minari.storage import get_dataset_path
+
+    gym.register_envs(gymnasium_robotics)
+    minari_id = re.sub(r"^\w+://[^/]+/", "", name)  # hf://owner/my/data-v0 becomes my/data-v0
+    if "/" not in name and not get_dataset_path(name).exists():
+        if not re.search(r"-.+-v\d+$", name):
+            nearest = ", ".join(difflib.get_close_matches(name, TASKS, cutoff=0))
+            raise ValueError(f"no task {name!r}; nearest: {nearest}. Files: d4rl_to_minari.py")
+        minari_id = "d4rl/" + name.replace("-", "/", 1)  # D4RL has more than the paper's tasks
+    folder = get_dataset_path(minari_id)
+    with FileLock(get_dataset_path() / ".lock"):  # of two first runs, one waits
+        if not folder.exists():
+            make_or_download(name, minari_id)
     try:
-        with on_error("torch.compile does not work here: give --compile off"):
-            agent.critic_loss = torch.compile(agent.critic_loss, mode=mode)
-            agent.policy_loss = torch.compile(agent.policy_loss, mode=mode)
-            for _ in range(3):  # a GPU records at the second
-                agent.update(data.sample(agent.args.batch_size))
-    except UserError as error:
-        if choice == "on":
-            raise
-        print(f"going on uncompiled: {error}")
-        vars(agent).pop("critic_loss", None)  # back to the class's own methods
-        vars(agent).pop("policy_loss", None)
-    agent.load_state_dict(before)
+        if not (folder / "data" / "metadata.json").exists():
+            raise OSError("half a download")
+        dataset = minari.load_dataset(minari_id)
+        return dataset, [read_episode(episode) for episode in dataset.iterate_episodes()]
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} is damaged ({error}): delete it and run again") from error
 
 
-def catch_signals():
-    """A list that Ctrl-C and SIGTERM add to, so that training can stop between two steps."""
-    caught = []
+def make_or_download(name, minari_id):
+    """Brings a missing Minari dataset here. Those of our own makers lie beside this file."""
+    import minari
 
-    def catch(number, frame):
-        caught.append(number)
-        signal.signal(number, signal.default_int_handler)  # a second one stops at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, catch)
-    return caught
-
-
-def check_finite(agent):
-    """Raises FloatingPointError if a metric has not been finite since the last evaluation."""
-    if not math.isfinite(sum(agent.totals.values())):
-        raise FloatingPointError(f"not finite at step {agent.step}: start with lower --lr or --eta")
+    makers = {"toy": "toy_experiments/two_roads.py", "d4rl": "d4rl_to_minari.py"}
+    maker = makers.get(minari_id.split("/")[0])
+    if maker is None:
+        try:
+            minari.download_dataset(name)
+        except Exception as error:  # of any library between here and the host
+            raise OSError(f"{minari_id} is not here, and its download fails: {error}") from error
+    elif (Path(__file__).parent / maker).exists():
+        importlib.import_module(maker[:-3].replace("/", ".")).make(minari_id)
+    else:
+        raise ValueError(f"{minari_id} is made by {maker}: copy that beside {Path(__file__).name}")
 
 
-def record(agent, folder, board, returns, scores):
-    """After an evaluation: a row of progress.csv, curves.png, and the score to TensorBoard."""
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    tqdm.write(f"step {agent.step:9,}: score {scores.mean():.1f} ± {scores.std():.1f}")
-    row = dict(step=agent.step, score=scores.mean().item(), score_std=scores.std().item())
-    row["return"] = returns.mean().item()
-    steps = agent.totals.pop("steps")
-    row.update({name: total.item() / steps for name, total in agent.totals.items()})
-    agent.history.append(row)
-    agent.totals.clear()
-    board.add_scalar("charts/score", row["score"], agent.step)
-    table = pd.DataFrame(agent.history)
-    write(folder / "progress.csv", lambda path: table.to_csv(path, index=False))
-    figure = Figure(figsize=(8, 16), layout="constrained")
-    table = table.drop(columns=["score_std", "return", "ql_loss"], errors="ignore")
-    table.plot(x="step", subplots=True, ax=figure.subplots(table.shape[1] - 1))
-    write(folder / "curves.png", lambda path: figure.savefig(path))
+def read_episode(episode):
+    """The columns of a Dataset. An episode of T steps has T + 1 observations."""
+    states = flat_state(episode.observations)
+    if len(states) != len(episode.actions) + 1:
+        lengths = f"{len(states)} observations for {len(episode.actions)} actions"
+        raise ValueError(f"episode {episode.id} has {lengths}: the last next state is missing")
+    return states[:-1], episode.actions, states[1:], episode.rewards, episode.terminations
 
 
-def finish(agent, folder):
-    """Writes and returns the last evaluation, and those that the paper's two ways select."""
-    by_loss = sorted(agent.history, key=lambda row: row["bc_loss"])
-    result = {
-        "final": agent.history[-1],
-        "online": max(agent.history, key=lambda row: row["score"]),
-        "offline": by_loss[: agent.args.top_k + 1][-1],
-    }
-    write(folder / "result.json", lambda path: path.write_text(json.dumps(result, indent=2)))
-    print("final score:", round(result["final"]["score"], 1))
-    return result
+def evaluation_spec(dataset):
+    """The EnvSpec of the environment that scores; None if a Minari dataset names none."""
+    if dataset.env_spec is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the data is from another version of MuJoCo
+        spec = copy.deepcopy(dataset.recover_environment(eval_env=True).spec)
+    if dataset.id.startswith("D4RL/pen"):
+        print("Minari's pen has 200 steps, D4RL's 100: scores are about twice those of pen-*-v1")
+    mazes = [np.array(each.kwargs.get("maze_map", [])) for each in (dataset.env_spec, spec)]
+    if not np.array_equal(*[maze.astype(str) == "1" for maze in mazes]):
+        print("scoring in the maze of the data: Minari's own for that is mirrored (Minari#304)")
+        spec.kwargs["maze_map"] = [row[::-1] for row in spec.kwargs["maze_map"]]
+    return spec
 
 
-def open_folder(args):
-    """The run folder, with config.json in it. Raises UserError where it cannot be."""
-    default = f"runs/{args.env}/{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or default)
-    config = folder / "config.json"
-    if config.exists() and not args.resume:
-        raise UserError(f"{folder} holds a run already: --resume it, or give another --out")
-    with on_error("choose another folder with --out"):
-        folder.mkdir(parents=True, exist_ok=True)
-        write(config, lambda path: path.write_text(json.dumps(asdict(args), indent=2)))
-    return folder
+def rescale(actions, space):
+    """Actions (n, action_dim) of a Box, moved to [-1, 1]. Raises ValueError if they are out."""
+    scaled = 2 * (actions - space.low) / (space.high - space.low) - 1
+    if not np.abs(scaled).max() < 1.001:  # 0.1 % of rounding is forgiven
+        raise ValueError(f"actions out of the bounds of {space}: clip or scale them")
+    return scaled.clip(-1, 1)
 
 
-def save(agent, path):
-    write(path, lambda partial: torch.save(agent.state_dict(), partial))
+class Dataset:
+    """The transitions of an offline dataset, and simulators to score policies in.
+
+    states, next_states (n, state_dim), actions (n, action_dim) as the environment takes them,
+    rewards, terminals (n,) without timeouts; env: the id or EnvSpec of a Gymnasium environment, or
+    None to train without scores, on actions in [-1, 1]; reference: the returns that score 0 and
+    100. Raises ValueError where they do not fit together.
+    """
+
+    def __init__(
+        self, states, actions, next_states, rewards, terminals, env=None, reference=(0, 100)
+    ):
+        columns = {"states": states, "actions": actions, "next_states": next_states}
+        columns.update(rewards=rewards, terminals=terminals)
+        states, actions, next_states, rewards, terminals = check_columns(columns)
+        self.env_spec = env
+        self.env_id = ""
+        self.envs = []
+        self.state_dim = states.shape[1]
+        self.action_dim = actions.shape[1]
+        self.reference = reference
+        action_space = gym.spaces.Box(-1, 1, (self.action_dim,))
+        if env is not None:
+            simulator = make_env(env)
+            self.env_id = simulator.spec.id
+            self.envs.append(simulator)
+            action_space = simulator.unwrapped.action_space
+            needed = simulator.observation_space.shape + action_space.shape
+            if (self.state_dim, self.action_dim) != needed:
+                found = f"{self.state_dim} and {self.action_dim} wide"
+                raise ValueError(f"states and actions are {found}, {self.env_id} needs {needed}")
+        actions = rescale(actions, action_space)
+
+        # With sparse rewards, D4RL's episodes end at AntMaze's goal; Minari's go on
+        is_sparse = bool(np.isin(rewards, (0, 1)).all())
+        self.ends_at_goal = self.env_id.startswith("AntMaze") and is_sparse
+        not_done = ~terminals.astype(bool)
+        if self.ends_at_goal:
+            not_done &= rewards == 0
+        columns = states, actions, next_states, rewards, not_done
+        self.transitions = Batch(*[torch.as_tensor(c, dtype=torch.float32) for c in columns])
+
+    def score(self, returns):
+        """D4RL's score: 0 for a random policy's return, 100 for an expert's."""
+        low, high = self.reference
+        return 100 * (returns - low) / (high - low)
 
 
-def write(path, save_to):
-    """Writes a file whole or not at all; save_to(path) is what writes it."""
-    partial = path.with_name(f"part-{path.name}")
-    save_to(partial)
-    partial.replace(path)
+def check_columns(columns):
+    """The columns as arrays (n, width). Raises ValueError, with its name, where one is unfit."""
+    arrays = {}
+    for name, column in columns.items():
+        array = np.asarray(column)
+        arrays[name] = array.reshape(-1, 1) if name in ("rewards", "terminals") else array
+    shape = arrays["states"].shape
+    if shape[0] == 0:
+        raise ValueError("the dataset holds no transitions")
+    for name, array in arrays.items():
+        if array.ndim != 2 or len(array) != len(arrays["states"]):
+            raise ValueError(f"{name}: {array.shape} numbers, where states has {shape}")
+        if not np.isfinite(array).all():
+            row = np.argwhere(~np.isfinite(array))[0, 0]
+            raise ValueError(f"{name}: NaN or infinity in row {row}; clean the data")
+    if arrays["next_states"].shape != shape:
+        raise ValueError(f"next_states: {arrays['next_states'].shape} numbers, states has {shape}")
+    return arrays.values()
+
+
+def tune_rewards(reward, how):
+    """The release's transforms of the rewards."""
+    if how == "normalize":
+        if reward.std() == 0:
+            raise ValueError("--reward-tune normalize: all rewards are equal; use no")
+        return (reward - reward.mean()) / reward.std()
+    if how == "cql_antmaze":
+        return (reward - 0.5) * 4
+    return reward
 
 
 # ---- Command line --------------------------------------------------------------------------------
-def parse_args(argv=None):
-    """The Args of a command line; their defaults are the task's, or those of the run to resume."""
-    given, _ = tyro.cli(Args, args=argv, return_unknown_args=True, add_help=False)
-    if not given.resume:
-        defaults = Args.for_env(given.env)
-        defaults.eval_every = task_settings(given.env).get("eval_every", 0)
-        return tyro.cli(Args, args=argv, default=defaults, description=__doc__)
+@dataclass
+class Evaluation:
+    """Scores a saved agent on new episodes."""
 
-    with on_error(f"{given.resume} is no run folder to resume"):
-        saved = Args(**json.loads(Path(given.resume, "config.json").read_text()))
-    args = tyro.cli(Args, args=argv, default=saved, description=__doc__)
-    free = "resume steps device compile eval_episodes".split()
-    if args != replace(saved, **{name: getattr(args, name) for name in free}):
-        raise UserError(
-            "a run keeps its settings: only --steps --device --compile --eval-episodes change"
-        )
-    return args
+    evaluate: str  # its run folder
+    episodes: int = 100
+    which: str = "final"  # final, online or offline (see result.json), or an evaluation's step
+    act_with: Literal["as trained", "policy", "average"] = "as trained"
+    seed: int = 0  # another one draws other episodes
+    device: str = "cpu"
+    video: bool = False  # film some of the episodes, where the simulator can draw itself
 
 
-def main():
+def evaluate_run(options):
+    """Prints the score of a saved agent: python diffusion_ql.py --evaluate RUN."""
+    check_device(options.device)
+    agent = load_agent(options.evaluate, options.which).to(options.device)
+    if read_run(options.evaluate)[2]["own_data"]:
+        raise ValueError("that run has its own data: evaluate(load_agent(RUN), dataset)")
+    if options.act_with != "as trained":
+        agent.args.act_with = options.act_with
+    dataset = load_dataset(agent.args.env)
+    if dataset.env_spec is None:
+        raise ValueError(f"{agent.args.env} names no environment to score agents in")
+    if options.video:
+        env = make_env(dataset.env_spec, render_mode="rgb_array")
+        folder = Path(options.evaluate, "video")
+        dataset.envs = [gym.wrappers.RecordVideo(env, str(folder), name_prefix=str(agent.step))]
+        print("video:", folder)
+    seed = (agent.args.seed, agent.step, options.seed)
+    scores = dataset.score(evaluate(agent, dataset, options.episodes, seed))
+    error = scores.std() / math.sqrt(len(scores))
+    print(f"step {agent.step:,}: score {scores.mean():.1f} ± {scores.std():.1f}", end=" ")
+    print(f"over {len(scores)} episodes, standard error {error:.1f}")
+
+
+def parse_args(argv=None, agent_class=DiffusionQL):
+    """(settings, class of the agent) of a command line. A run to resume brings both with it."""
+    given, _ = tyro.cli(agent_class.Args, args=argv, return_unknown_args=True, add_help=False)
+    defaults = agent_class.Args(env=given.env or "two-roads")
+    if given.resume:
+        agent_class, defaults, _ = read_run(given.resume)
+    return tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__), agent_class
+
+
+def main(agent_class=DiffusionQL, argv=None):
+    """The command line; also of a fork, whose file calls main(Fork)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if agent_class.__module__ == "__main__":  # a script's own: --resume finds it by its file
+        agent_class.__module__ = Path(sys.argv[0]).stem
     try:
-        train(parse_args())
-    except KeyboardInterrupt as stop:
-        print("stopped.", stop, file=sys.stderr)
-        sys.exit(130)
-    except (UserError, FloatingPointError, OSError) as error:
+        if any(option.startswith("--evaluate") for option in argv):
+            evaluate_run(tyro.cli(Evaluation, args=argv))
+        else:
+            args, agent_class = parse_args(argv, agent_class)
+            train(args, agent_class=agent_class)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    except (ValueError, OSError, ImportError, gym.error.Error, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    main()
+    importlib.import_module(Path(__file__).stem).main()  # as forks import it, not as __main__
