@@ -491,30 +491,30 @@ def evaluate_and_record(agent, dataset, folder, log, board):
     import pandas as pd
     from matplotlib.figure import Figure
 
-    args = agent.args
+    step = agent.step
     (folder / "agents").mkdir(exist_ok=True)
-    write(folder / "agents" / f"{agent.step}.pt", partial(torch.save, agent.state_dict()))
-    row = {"step": agent.step}
+    write(folder / "agents" / f"{step}.pt", partial(torch.save, agent.state_dict()))
+    row = {"step": step}
     if dataset.env_spec is None:
-        tqdm.write(f"step {agent.step:9,}: not scored, as the data names no environment")
+        tqdm.write(f"step {step:9,}: not scored, as the data names no environment")
     else:
-        returns = evaluate(agent, dataset, args.eval_episodes, seed=(args.seed, agent.step))
+        returns = evaluate(agent, dataset, agent.args.eval_episodes, (agent.args.seed, step))
         scores = dataset.score(returns)
-        tqdm.write(f"step {agent.step:9,}: score {scores.mean():.1f} ± {scores.std():.1f}")
-        row.update(score=scores.mean().item(), score_std=scores.std().item())
-        row["return"] = returns.mean().item()
-        board.add_scalar("charts/score", row["score"], agent.step)
-        log["returns"].append({"step": agent.step, **dict(enumerate(returns.tolist()))})
+        tqdm.write(f"step {step:9,}: score {scores.mean():.1f} ± {scores.std():.1f}")
+        row.update(score=float(scores.mean()), score_std=float(scores.std()))
+        row["return"] = float(returns.mean())
+        board.add_scalar("charts/score", row["score"], step)
+        log["returns"].append({"step": step, **dict(enumerate(returns.tolist()))})
     for name, (total, count) in log["sums"].items():
         row[name] = float(total / count)
     log["sums"].clear()
     log["rows"].append(row)
-    table = pd.DataFrame(log["rows"])
-    write(folder / "progress.csv", partial(table.to_csv, index=False))
+
+    table = pd.DataFrame(log["rows"]).set_index("step")
+    write(folder / "progress.csv", table.to_csv)
     write(folder / "returns.csv", partial(pd.DataFrame(log["returns"]).to_csv, index=False))
-    table = table.drop(columns=["score_std", "return", "ql_loss"], errors="ignore")
     figure = Figure(figsize=(8, 16), layout="constrained")
-    table.plot(x="step", subplots=True, ax=figure.subplots(table.shape[1] - 1))
+    table.plot(subplots=True, ax=figure.subplots(table.shape[1]))
     write(folder / "curves.png", figure.savefig)
 
 
@@ -527,7 +527,7 @@ def finish(args, folder, log):
         print("final score:", round(rows[-1]["score"], 1))
     if "bc_loss" in rows[-1]:
         result["offline"] = sorted(rows, key=lambda row: row["bc_loss"])[: args.top_k + 1][-1]
-    write_json(folder / "result.json", result)
+    write(folder / "result.json", partial(save_json, result))
     return result
 
 
@@ -535,10 +535,11 @@ def finish(args, folder, log):
 def open_folder(args):
     """The run folder. Raises ValueError if it holds another run, OSError if it cannot be made."""
     name = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or f"runs/{args.env or 'own-data'}/{name}")
+    folder = Path(args.resume or args.out or Path("runs", args.env or "own-data", name))
     if (folder / "config.json").exists() and not args.resume:
         raise ValueError(f"{folder} holds a run already: --resume it, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    print("run folder:", folder)
     return folder
 
 
@@ -555,8 +556,7 @@ def write_config(folder, agent, dataset, own_data):
     if Path(__file__).with_name(".git").exists():
         git = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
         config["commit"] = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    write_json(folder / "config.json", config)
-    print("run folder:", folder)
+    write(folder / "config.json", partial(save_json, config))
 
 
 def method_name(agent_class):
@@ -567,13 +567,12 @@ def read_run(folder, agent_class=None):
     """The class of a run's agent, its settings, and its config.json. Raises ValueError."""
     try:
         config = json.loads(Path(folder, "config.json").read_text())
-        method, settings = config["method"], config["settings"]
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder} is no run folder: no whole config.json is in it") from error
-    agent_class = agent_class or pydoc.locate(method)
-    if agent_class is None:
-        raise ValueError(f"{folder} was made by {method}, which is not to be found from here")
-    return agent_class, agent_class.Args(**settings), config
+        agent_class = agent_class or pydoc.locate(config["method"])
+        if agent_class is None:
+            raise ValueError(f"its method {config['method']} is not to be found from here")
+        return agent_class, agent_class.Args(**config["settings"]), config
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} is no run folder to go on with: {error}") from error
 
 
 def settings_to_resume(args, agent_class, own_data):
@@ -632,7 +631,7 @@ def load_agent(folder, which="final", agent_class=None):
     agent_class, args, config = read_run(folder, agent_class)
     result = Path(folder, "result.json")
     if which in ("final", "online", "offline") and result.exists():
-        which = json.loads(result.read_text())[which]["step"]
+        which = (json.loads(result.read_text())[which] or {}).get("step")
     path = Path(folder, "agents", f"{which}.pt")
     if not path.exists():
         steps = sorted(int(other.stem) for other in path.parent.glob("*.pt"))
@@ -645,13 +644,13 @@ def load_agent(folder, which="final", agent_class=None):
 
 def write(path, save_to):
     """Writes a file whole or not at all; save_to(path) is what writes it."""
-    partial_path = path.with_name(f"part-{path.name}")
-    save_to(partial_path)
-    partial_path.replace(path)
+    unfinished = path.with_name(f"part-{path.name}")
+    save_to(unfinished)
+    unfinished.replace(path)
 
 
-def write_json(path, content):
-    write(path, lambda partial_path: partial_path.write_text(json.dumps(content, indent=2)))
+def save_json(content, path):
+    path.write_text(json.dumps(content, indent=2))
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
@@ -716,64 +715,58 @@ def flat_state(observation):
 
     Goal tasks: achieved goal, observation, desired goal; kitchen's goals never change, and go.
     """
-    if isinstance(observation, dict):
+    if isinstance(observation, dict) and "observation" in observation:
         parts = [observation.get(name) for name in ("achieved_goal", "observation", "desired_goal")]
         parts = [part for part in parts if isinstance(part, np.ndarray)]
-        if not isinstance(observation.get("observation"), np.ndarray):
-            raise ValueError(f"states must be vectors, not a dict of {', '.join(observation)}")
-        observation = np.concatenate(parts, axis=-1)
-    if isinstance(observation, tuple):
-        raise ValueError("states must be vectors, not tuples")
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
+    if isinstance(observation, (dict, tuple)):
+        raise ValueError(f"states must be vectors, not {type(observation).__name__}s: flatten them")
     return np.asarray(observation, np.float32)
 
 
 # ---- The paper's tasks, and their data -----------------------------------------------------------
-# Where Minari has a domain, the version of D4RL's data, and the returns that score 0 and 100 there
+# A domain: where Minari has it, the version of D4RL's data, the returns that score 0 and 100 there
 GYM = dict(d4rl="v2", compile="default", steps=2_000_000)
 CHEETAH = dict(GYM, minari="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
 HOPPER = dict(GYM, minari="mujoco/hopper", returns=(-20.272305, 3234.3))
 WALKER2D = dict(GYM, minari="mujoco/walker2d", returns=(1.629008, 4592.3))
-GOALS = dict(d4rl="v0", compile="default", eval_episodes=100)
-ANTMAZE = dict(GOALS, minari="D4RL/antmaze", returns=(0, 1), reward_tune="cql_antmaze")
-ANTMAZE.update(max_q_backup=True)
-KITCHEN = dict(GOALS, minari="D4RL/kitchen", returns=(0, 4), eta=0.005)
-PEN = dict(GOALS, minari="D4RL/pen", returns=(96.262799, 3076.833102), d4rl="v1")
+GOALS = dict(compile="default", eval_episodes=100)
+MAZE = dict(GOALS, d4rl="v0", minari="D4RL/antmaze", returns=(0, 1), max_q_backup=True)
+MAZE.update(reward_tune="cql_antmaze")
+KITCHEN = dict(GOALS, d4rl="v0", minari="D4RL/kitchen", returns=(0, 4), eta=0.005)
+KITCHEN.update(eval_every=50_000)
+PEN = dict(GOALS, d4rl="v1", minari="D4RL/pen", returns=(96.262799, 3076.833102))
 PEN.update(lr=3e-5, reward_tune="normalize")
 # fmt: off
-TASKS = {  # Minari's parts, and the settings of the release; the last four are not the paper's
-    "halfcheetah-medium":        dict(CHEETAH, parts="medium-v0", grad_norm=9, top_k=1),
-    "hopper-medium":             dict(HOPPER, parts="medium-v0", grad_norm=9, top_k=2),
+TASKS = {  # Minari's parts, and the settings of the release; two-roads and the experts are ours
+    "halfcheetah-medium":        dict(CHEETAH,  parts="medium-v0", grad_norm=9, top_k=1),
+    "hopper-medium":             dict(HOPPER,   parts="medium-v0", grad_norm=9, top_k=2),
     "walker2d-medium":           dict(WALKER2D, parts="medium-v0", grad_norm=1, top_k=1),
-    "halfcheetah-medium-replay": dict(CHEETAH, parts="", grad_norm=2, top_k=0),  # D4RL's alone
-    "hopper-medium-replay":      dict(HOPPER, parts="", grad_norm=4, top_k=2),
+    "halfcheetah-medium-replay": dict(CHEETAH,  parts="", grad_norm=2, top_k=0),  # D4RL's alone
+    "hopper-medium-replay":      dict(HOPPER,   parts="", grad_norm=4, top_k=2),
     "walker2d-medium-replay":    dict(WALKER2D, parts="", grad_norm=4, top_k=1),
-    "halfcheetah-medium-expert": dict(CHEETAH, parts="medium-v0 expert-v0", grad_norm=7, top_k=0),
-    "hopper-medium-expert":      dict(HOPPER, parts="medium-v0 expert-v0", grad_norm=5, top_k=2),
+    "halfcheetah-medium-expert": dict(CHEETAH,  parts="medium-v0 expert-v0", grad_norm=7, top_k=0),
+    "hopper-medium-expert":      dict(HOPPER,   parts="medium-v0 expert-v0", grad_norm=5, top_k=2),
     "walker2d-medium-expert":    dict(WALKER2D, parts="medium-v0 expert-v0", grad_norm=5, top_k=1),
-    "antmaze-umaze":             dict(ANTMAZE, parts="umaze-v1", grad_norm=2, top_k=2, eta=0.5,
-                                      max_q_backup=False),
-    "antmaze-umaze-diverse":     dict(ANTMAZE, parts="umaze-diverse-v1", grad_norm=3, top_k=2,
-                                      eta=2.0),
-    "antmaze-medium-play":       dict(ANTMAZE, parts="medium-play-v1", grad_norm=2, top_k=1,
-                                      eta=2.0, lr=1e-3),
-    "antmaze-medium-diverse":    dict(ANTMAZE, parts="medium-diverse-v1", grad_norm=1, top_k=1,
-                                      eta=3.0),
-    "antmaze-large-play":        dict(ANTMAZE, parts="large-play-v1", grad_norm=10, top_k=2,
-                                      eta=4.5),
-    "antmaze-large-diverse":     dict(ANTMAZE, parts="large-diverse-v1", grad_norm=7, top_k=1,
-                                      eta=3.5),
-    "pen-human":                 dict(PEN, parts="human-v2", grad_norm=7, top_k=2, eta=0.15),
-    "pen-cloned":                dict(PEN, parts="cloned-v2", grad_norm=8, top_k=2, eta=0.1),
-    "kitchen-complete":          dict(KITCHEN, parts="complete-v2", grad_norm=9, top_k=2,
-                                      steps=250_000, eval_every=50_000),
-    "kitchen-partial":           dict(KITCHEN, parts="partial-v2", grad_norm=10, top_k=2),
-    "kitchen-mixed":             dict(KITCHEN, parts="mixed-v2", grad_norm=10, top_k=0),
-    "halfcheetah-expert":        dict(CHEETAH, parts="expert-v0", grad_norm=7, top_k=0),
-    "hopper-expert":             dict(HOPPER, parts="expert-v0", grad_norm=5, top_k=2),
+    "halfcheetah-expert":        dict(CHEETAH,  parts="expert-v0", grad_norm=7, top_k=0),
+    "hopper-expert":             dict(HOPPER,   parts="expert-v0", grad_norm=5, top_k=2),
     "walker2d-expert":           dict(WALKER2D, parts="expert-v0", grad_norm=5, top_k=1),
-    "two-roads": dict(minari="toy", parts="two-roads-v0", compile="default", steps=9000,
-                      eval_every=3000, eval_episodes=100, hidden_dim=128, lr=1e-3, critic_lr=1e-3,
-                      discount=0.97, tau=0.02, ema_decay=0.98),
+    "antmaze-umaze":          dict(MAZE, parts="umaze-v1", eta=0.5, grad_norm=2, top_k=2,
+                                   max_q_backup=False),
+    "antmaze-umaze-diverse":  dict(MAZE, parts="umaze-diverse-v1", eta=2.0, grad_norm=3, top_k=2),
+    "antmaze-medium-play":    dict(MAZE, parts="medium-play-v1", eta=2.0, grad_norm=2, top_k=1,
+                                   lr=1e-3),
+    "antmaze-medium-diverse": dict(MAZE, parts="medium-diverse-v1", eta=3.0, grad_norm=1, top_k=1),
+    "antmaze-large-play":     dict(MAZE, parts="large-play-v1", eta=4.5, grad_norm=10, top_k=2),
+    "antmaze-large-diverse":  dict(MAZE, parts="large-diverse-v1", eta=3.5, grad_norm=7, top_k=1),
+    "pen-human":        dict(PEN, parts="human-v2", eta=0.15, grad_norm=7, top_k=2),
+    "pen-cloned":       dict(PEN, parts="cloned-v2", eta=0.1, grad_norm=8, top_k=2),
+    "kitchen-complete": dict(KITCHEN, parts="complete-v2", grad_norm=9, top_k=2, steps=250_000),
+    "kitchen-partial":  dict(KITCHEN, parts="partial-v2", grad_norm=10, top_k=2),
+    "kitchen-mixed":    dict(KITCHEN, parts="mixed-v2", grad_norm=10, top_k=0),
+    "two-roads":        dict(parts="two-roads-v0", minari="toy", compile="default", steps=9000,
+                             eval_every=3000, eval_episodes=100, hidden_dim=128, lr=1e-3,
+                             critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98),
 }
 # fmt: on
 
@@ -797,14 +790,19 @@ def find_task(env):
 
 
 def load_dataset(env):
-    """The Dataset that --env names, downloaded or made on first use. Raises ValueError, OSError."""
+    """The Dataset that --env names, downloaded or made on first use. Raises ValueError."""
     row, minari_ids = find_task(env)
-    if not env:
-        raise ValueError("no data: give env=..., such as two-roads, or a Dataset of your own")
     episodes = []
     for minari_id in minari_ids:
-        dataset, its_episodes = open_minari(minari_id)
-        episodes += its_episodes
+        dataset = open_minari(minari_id)
+        try:
+            for episode in dataset.iterate_episodes():
+                states = flat_state(episode.observations)
+                columns = (states[:-1], episode.actions, states[1:], episode.rewards)
+                episodes.append((*columns, episode.terminations))
+        except (OSError, KeyError) as error:
+            path = dataset.spec.data_path
+            raise ValueError(f"{path} is damaged ({error}): delete it and run again") from error
     columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
     env_spec = evaluation_spec(dataset)
     if env_spec is None:
@@ -815,7 +813,7 @@ def load_dataset(env):
 
 
 def open_minari(name):
-    """A Minari dataset, and the columns of its episodes. Raises ValueError, OSError."""
+    """A Minari dataset. If it is missing, a file beside this one makes it, or it is downloaded."""
     sys.modules["farama_notifications"] = None  # or gymnasium-robotics prints news
     import gymnasium_robotics
     import minari
@@ -829,42 +827,20 @@ def open_minari(name):
             raise ValueError(f"no task {name!r}; nearest: {nearest}. Files: d4rl_to_minari.py")
         minari_id = "d4rl/" + name.replace("-", "/", 1)  # D4RL has more than the paper's tasks
     folder = get_dataset_path(minari_id)
+    makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
+    maker = makers.get(minari_id.split("/")[0])
     with FileLock(get_dataset_path() / ".lock"):  # of two first runs, one waits
-        if not folder.exists():
-            make_or_download(name, minari_id)
+        if maker and not folder.exists():
+            importlib.import_module(maker).make(minari_id)
+        elif not folder.exists():
+            try:
+                minari.download_dataset(name)
+            except Exception as error:  # of any library between here and the host
+                raise OSError(f"{minari_id} is not in {folder}, nor downloaded: {error}") from error
     try:
-        if not (folder / "data" / "metadata.json").exists():
-            raise OSError("half a download")
-        dataset = minari.load_dataset(minari_id)
-        return dataset, [read_episode(episode) for episode in dataset.iterate_episodes()]
+        return minari.load_dataset(minari_id)
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder} is damaged ({error}): delete it and run again") from error
-
-
-def make_or_download(name, minari_id):
-    """Brings a missing Minari dataset here. Those of our own makers lie beside this file."""
-    import minari
-
-    makers = {"toy": "toy_experiments/two_roads.py", "d4rl": "d4rl_to_minari.py"}
-    maker = makers.get(minari_id.split("/")[0])
-    if maker is None:
-        try:
-            minari.download_dataset(name)
-        except Exception as error:  # of any library between here and the host
-            raise OSError(f"{minari_id} is not here, and its download fails: {error}") from error
-    elif (Path(__file__).parent / maker).exists():
-        importlib.import_module(maker[:-3].replace("/", ".")).make(minari_id)
-    else:
-        raise ValueError(f"{minari_id} is made by {maker}: copy that beside {Path(__file__).name}")
-
-
-def read_episode(episode):
-    """The columns of a Dataset. An episode of T steps has T + 1 observations."""
-    states = flat_state(episode.observations)
-    if len(states) != len(episode.actions) + 1:
-        lengths = f"{len(states)} observations for {len(episode.actions)} actions"
-        raise ValueError(f"episode {episode.id} has {lengths}: the last next state is missing")
-    return states[:-1], episode.actions, states[1:], episode.rewards, episode.terminations
 
 
 def evaluation_spec(dataset):
@@ -903,34 +879,28 @@ class Dataset:
     def __init__(
         self, states, actions, next_states, rewards, terminals, env=None, reference=(0, 100)
     ):
-        columns = {"states": states, "actions": actions, "next_states": next_states}
-        columns.update(rewards=rewards, terminals=terminals)
-        states, actions, next_states, rewards, terminals = check_columns(columns)
-        self.env_spec = env
-        self.env_id = ""
-        self.envs = []
+        columns = dict(states=states, actions=actions, next_states=next_states, rewards=rewards)
+        states, actions, next_states, rewards, not_done = check_columns(
+            **columns, not_done=np.logical_not(terminals)
+        )
         self.state_dim = states.shape[1]
         self.action_dim = actions.shape[1]
         self.reference = reference
+        self.env_spec = env
+        self.envs = [] if env is None else [make_env(env)]
+        self.ends_at_goal = False
         action_space = gym.spaces.Box(-1, 1, (self.action_dim,))
         if env is not None:
-            simulator = make_env(env)
-            self.env_id = simulator.spec.id
-            self.envs.append(simulator)
-            action_space = simulator.unwrapped.action_space
-            needed = simulator.observation_space.shape + action_space.shape
-            if (self.state_dim, self.action_dim) != needed:
-                found = f"{self.state_dim} and {self.action_dim} wide"
-                raise ValueError(f"states and actions are {found}, {self.env_id} needs {needed}")
-        actions = rescale(actions, action_space)
-
-        # With sparse rewards, D4RL's episodes end at AntMaze's goal; Minari's go on
-        is_sparse = bool(np.isin(rewards, (0, 1)).all())
-        self.ends_at_goal = self.env_id.startswith("AntMaze") and is_sparse
-        not_done = ~terminals.astype(bool)
-        if self.ends_at_goal:
-            not_done &= rewards == 0
-        columns = states, actions, next_states, rewards, not_done
+            action_space = self.envs[0].unwrapped.action_space
+            needed = self.envs[0].observation_space.shape + action_space.shape
+            if states.shape[1:] + actions.shape[1:] != needed:
+                widths = f"{self.state_dim} and {self.action_dim}"
+                raise ValueError(f"states and actions are {widths} wide; {env} needs {needed}")
+            is_sparse = np.isin(rewards, (0, 1)).all()
+            self.ends_at_goal = is_sparse and self.envs[0].spec.id.startswith("AntMaze")
+        if self.ends_at_goal:  # as D4RL's episodes do; Minari's go on
+            not_done = not_done & (rewards == 0)
+        columns = states, rescale(actions, action_space), next_states, rewards, not_done
         self.transitions = Batch(*[torch.as_tensor(c, dtype=torch.float32) for c in columns])
 
     def score(self, returns):
@@ -939,31 +909,28 @@ class Dataset:
         return 100 * (returns - low) / (high - low)
 
 
-def check_columns(columns):
-    """The columns as arrays (n, width). Raises ValueError, with its name, where one is unfit."""
-    arrays = {}
+def check_columns(**columns):
+    """The columns as arrays (n, width). Raises ValueError, which names the column that is unfit."""
+    n = len(columns["states"])
     for name, column in columns.items():
-        array = np.asarray(column)
-        arrays[name] = array.reshape(-1, 1) if name in ("rewards", "terminals") else array
-    shape = arrays["states"].shape
-    if shape[0] == 0:
-        raise ValueError("the dataset holds no transitions")
-    for name, array in arrays.items():
-        if array.ndim != 2 or len(array) != len(arrays["states"]):
-            raise ValueError(f"{name}: {array.shape} numbers, where states has {shape}")
-        if not np.isfinite(array).all():
-            row = np.argwhere(~np.isfinite(array))[0, 0]
-            raise ValueError(f"{name}: NaN or infinity in row {row}; clean the data")
-    if arrays["next_states"].shape != shape:
-        raise ValueError(f"next_states: {arrays['next_states'].shape} numbers, states has {shape}")
-    return arrays.values()
+        column = np.asarray(column)
+        columns[name] = column.reshape(len(column), -1)
+        if len(column) != n or n == 0:
+            hint = "an episode of T steps has T + 1 observations"
+            raise ValueError(f"{name} has {len(column)} rows, states has {n} ({hint})")
+        if not np.isfinite(column).all():
+            row = np.argwhere(~np.isfinite(column))[0, 0]
+            raise ValueError(f"NaN or infinity in row {row} of {name}: clean the data")
+    if columns["next_states"].shape != columns["states"].shape:
+        raise ValueError(f"next_states {columns['next_states'].shape} are not as wide as states")
+    return columns.values()
 
 
 def tune_rewards(reward, how):
     """The release's transforms of the rewards."""
+    if how == "normalize" and reward.std() == 0:
+        raise ValueError("--reward-tune normalize: all rewards are equal; give no")
     if how == "normalize":
-        if reward.std() == 0:
-            raise ValueError("--reward-tune normalize: all rewards are equal; use no")
         return (reward - reward.mean()) / reward.std()
     if how == "cql_antmaze":
         return (reward - 0.5) * 4
