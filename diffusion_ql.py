@@ -995,7 +995,8 @@ def main(agent_class=DiffusionQL, argv=None):
             args, agent_class = parse_args(argv, agent_class)
             train(args, agent_class=agent_class)
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        print("stopped; --resume RUN goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, ImportError, gym.error.Error, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

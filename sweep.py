@@ -1,21 +1,25 @@
-"""Many runs of diffusion_ql.py side by side on Ray, and the paper's table of their scores.
+"""Many runs side by side on Ray, and the table and the curves of their scores.
 
-    python sweep.py                                       # two-roads, five seeds
+    python sweep.py                                       # Diffusion-QL on two-roads, five seeds
+    python sweep.py --methods DiffusionQL EDP FQL         # methods of forks.py, or my_file.MyFork
     python sweep.py --envs walker2d-medium-expert hopper-medium --seeds 0 1 2 3 4 --out runs/gym
     python sweep.py --envs paper                          # the paper's Table 1: 20 tasks
     python sweep.py --steps 20000 --eta 0.5               # any option of diffusion_ql.py
-    python sweep.py --gpus-per-run 0.2                    # five runs share a GPU
+    python sweep.py --device cuda --gpus-per-run 0.2      # five runs share a GPU
     python sweep.py --address auto                        # a Ray cluster; --out on a shared disk
     python sweep.py --out runs/gym --report               # the table again, without training
 
-After any interruption the same command goes on: finished runs stay in OUT/<env>/<seed>/.
+After any interruption the same command goes on; with more --steps, finished runs go on, too. Runs
+stay in OUT/<method>/<env>/<seed>/.
 """
 
 import json
 import os
+import pydoc
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -23,18 +27,17 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from scipy.stats import trim_mean
 from tqdm import tqdm
 
 import diffusion_ql
-from diffusion_ql import DiffusionQL, UserError, write
+from diffusion_ql import write
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_worker_niceness="0")
 import ray
 
 SELECTIONS = ["final", "online", "offline"]
 # fmt: off
-PAPER = pd.Series({  # Table 1 of the paper: means over five seeds
+PAPER = pd.Series({  # Table 1 of the paper: Diffusion-QL's means over five seeds
     "halfcheetah-medium-v2": 51.1, "hopper-medium-v2": 90.5, "walker2d-medium-v2": 87.0,
     "halfcheetah-medium-replay-v2": 47.8, "hopper-medium-replay-v2": 101.3,
     "walker2d-medium-replay-v2": 95.5, "halfcheetah-medium-expert-v2": 96.8,
@@ -42,20 +45,22 @@ PAPER = pd.Series({  # Table 1 of the paper: means over five seeds
     "antmaze-umaze": 93.4, "antmaze-umaze-diverse": 66.2, "antmaze-medium-play": 76.6,
     "antmaze-medium-diverse": 78.6, "antmaze-large-play": 46.4, "antmaze-large-diverse": 56.6,
     "pen-human-v1": 72.8, "pen-cloned-v1": 57.3,
-    "kitchen-complete": 84.0, "kitchen-partial": 60.5, "kitchen-mixed": 62.6,
+    "kitchen-complete-v0": 84.0, "kitchen-partial-v0": 60.5, "kitchen-mixed-v0": 62.6,
 })
 # fmt: on
 DOMAINS = {"Gym": "-v2", "AntMaze": "antmaze", "Adroit": "pen", "Kitchen": "kitchen"}  # in names
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 
 
 @dataclass
 class Options:
     """Which runs, and where. All other options are those of diffusion_ql.py."""
 
+    methods: tuple[str, ...] = ("DiffusionQL",)  # names in forks.py, or of your own: my_file.MyFork
     envs: tuple[str, ...] = ("two-roads",)  # what --env of diffusion_ql.py takes; paper: all 20
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     out: str = "runs/sweep"  # folder of the sweep
-    gpus_per_run: float = 0  # a fraction lets runs share a GPU
+    gpus_per_run: float = 0  # a fraction lets runs share a GPU (with --device cuda: 1)
     address: str = ""  # of a running Ray cluster (default: this machine alone)
     report: bool = False  # train nothing: write table and curves of what is there
 
@@ -86,47 +91,66 @@ def run(args, agent_class, progress):
     diffusion_ql.train(args, agent_class=agent_class, progress_bar=RemoteBar)
 
 
-def plan(envs, seeds, out, settings=()):
-    """The Args of all runs. settings: options of diffusion_ql.py, which a begun run keeps."""
+def find_method(name):
+    """The class of a method: of forks.py, or "module.Class". Raises ValueError."""
+    found = pydoc.locate(name if "." in name else f"forks.{name}")
+    if not hasattr(found, "Args"):
+        import forks
+
+        known = ", ".join(["DiffusionQL", *forks.METHODS])
+        raise ValueError(f"no method {name!r}: give some of {known}, or my_file.MyFork")
+    return found
+
+
+def plan(envs, seeds, out, settings=(), methods=("DiffusionQL",)):
+    """[(Args, class of the agent)] of all runs. settings: options, which a begun run keeps."""
     envs = PAPER.index if list(envs) == ["paper"] else envs
     if {"--env", "--seed", "--resume"} & {setting.split("=")[0] for setting in settings}:
-        raise UserError("a sweep takes --envs, --seeds and --out: its runs get theirs from these")
+        raise ValueError("a sweep takes --envs, --seeds and --out: its runs get theirs from these")
     runs = []
-    for env, seed in product(envs, map(str, seeds)):
-        folder = Path(out, env, seed).resolve()
-        resume = ["--resume", str(folder)] if (folder / "config.json").exists() else []
-        chosen = ["--env", env, "--seed", seed, "--out", str(folder), *resume]
-        runs.append(diffusion_ql.parse_args([*settings, *chosen]))
+    for method, env, seed in product(map(find_method, methods), envs, map(str, seeds)):
+        folder = Path(out, method.__name__, env, seed).resolve()
+        begun = (folder / "config.json").exists()
+        chosen = ["--resume", str(folder)] if begun else ["--env", env, "--seed", seed]
+        args, _ = diffusion_ql.parse_args([*settings, *chosen], method)
+        if begun:
+            args = diffusion_ql.settings_to_resume(args, method, own_data=False)
+        runs.append((replace(args, out=str(folder)), method))
     return runs
 
 
-def sweep(envs, seeds, out="runs/sweep", settings=(), agent_class=DiffusionQL, gpus=0, address=""):
+def is_finished(args):
+    """Whether a run has made its steps, which may be more than in an earlier sweep."""
+    path = Path(args.out, "result.json")
+    return path.exists() and json.loads(path.read_text())["final"]["step"] >= args.steps
+
+
+def sweep(envs, seeds, out="runs/sweep", settings=(), methods=("DiffusionQL",), gpus=0, address=""):
     """Trains what is not finished yet. Returns the errors of runs that failed, a line for each.
 
-    settings: as in `plan`; gpus: of each run; agent_class: a fork's. Raises UserError, and
-    KeyboardInterrupt after Ctrl-C, once all runs have saved.
+    settings: as in `plan`; gpus: of each run; methods: names, see `find_method`. Raises ValueError,
+    and KeyboardInterrupt after Ctrl-C: all runs go on from their checkpoints.
     """
-    runs = plan(envs, seeds, out, ["--device", "cuda" if gpus else "cpu", *settings])
-    waiting = [args for args in runs if not Path(args.out, "result.json").exists()]
+    if gpus and "--device" not in settings:
+        settings = ["--device", "cuda", *settings]
+    elif not gpus and "--device" not in settings:
+        settings = ["--device", "cpu", *settings]
+    runs = plan(envs, seeds, out, settings, methods)
+    waiting = [(args, method) for args, method in runs if not is_finished(args)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them are done")
     if not waiting:
         return []
-    for env in {args.env for args in waiting}:
-        with suppress(UserError):  # its runs will say what is wrong
+    if not gpus and any(args.device.startswith("cuda") for args, _ in waiting):
+        gpus = 1  # Ray hides GPUs from runs that ask for none
+    for env in {args.env for args, _ in waiting}:
+        with suppress(ValueError, OSError):  # its runs will say what is wrong
             diffusion_ql.load_dataset(env)  # downloaded or made once, before they start
     path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # a fork's own module, too
     with ray.init(address or "local", log_to_driver=False, runtime_env=path):
         progress = Progress.remote()
         start = run.options(num_gpus=gpus).remote
-        tasks = {start(args, agent_class, progress): args for args in waiting}
-        try:
-            return follow(tasks, progress)
-        except KeyboardInterrupt:
-            print("stopping: all runs save; the same command goes on", file=sys.stderr)
-            for task in tasks:
-                ray.cancel(task)  # as Ctrl-C: a run saves, and stops
-            ray.wait(list(tasks), num_returns=len(tasks), timeout=120)
-            raise
+        tasks = {start(args, method, progress): args for args, method in waiting}
+        return follow(tasks, progress)
 
 
 def follow(tasks, progress):
@@ -138,84 +162,114 @@ def follow(tasks, progress):
             ended, pending = ray.wait(pending, timeout=1)
             bar.update(ray.get(progress.total.remote()) - bar.n)
             for task in ended:
+                folder = Path(tasks[task].out)
                 try:
                     ray.get(task)
-                    bar.write(f"finished: {tasks[task].out}")
+                    bar.write(f"finished: {folder}")
+                    (folder / "error.txt").unlink(missing_ok=True)
                 except ray.exceptions.RayError as error:
                     reason = " ".join(str(getattr(error, "cause", error)).splitlines()[:2])
-                    failed.append(f"failed: {tasks[task].out}: {reason}")
+                    failed.append(f"failed: {folder}: {reason}")
                     bar.write(failed[-1])
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / "error.txt").write_text(reason)
     return failed
 
 
 def collect(out):
-    """A table with a row per finished run: task, seed, and the score that each selection gives."""
+    """A table with a row per finished run: method, task, seed, and the score of each selection."""
     rows = []
     for path in sorted(Path(out).rglob("result.json")):
-        *task, seed, _ = path.relative_to(out).parts
-        result = json.loads(path.read_text())
-        scores = {selection: result[selection]["score"] for selection in SELECTIONS}
-        rows.append({"task": "/".join(task), "seed": int(seed), **scores})
+        method, *task, seed, _ = path.relative_to(out).parts
+        row = {"method": method, "task": "/".join(task), "seed": int(seed)}
+        for selection, chosen in json.loads(path.read_text()).items():
+            row[selection] = chosen.get("score", np.nan) if chosen else np.nan
+        rows.append(row)
     if not rows:
-        raise UserError(f"no run is finished in {out}: train first, or give another --out")
+        raise ValueError(f"no run is finished in {out}: train first, or give another --out")
     return pd.DataFrame(rows)
 
 
-def interquartile_mean(runs, selection):
-    """The mean of the middle half of all scores, and its 95 % interval by a bootstrap."""
-    by_task = runs.groupby("task")[selection]  # each draws its seeds anew (Agarwal et al. 2021)
-    draws = (by_task.sample(frac=1, replace=True, random_state=i) for i in range(1000))
-    estimates = [trim_mean(scores, 0.25) for scores in draws]
-    low, high = np.percentile(estimates, [2.5, 97.5])
-    return f"{trim_mean(runs[selection], 0.25):.1f} [{low:.1f}, {high:.1f}]"
+def unfinished(out):
+    """A line for each run in a sweep's folder that failed or is not finished."""
+    lines = []
+    for folder in sorted({path.parent for path in Path(out).rglob("*") if path.name in BEGUN}):
+        error = folder / "error.txt"
+        if error.exists():
+            lines.append(f"failed: {folder}: {error.read_text()}")
+        elif not (folder / "result.json").exists():
+            lines.append(f"unfinished: {folder}")
+    return lines
+
+
+BEGUN = ("config.json", "error.txt")  # files by which a run's folder is known
+
+
+def interval(scores, draws=2000):
+    """The mean of scores and its 95 % interval by a bootstrap over the seeds."""
+    random = np.random.default_rng(0)
+    means = random.choice(scores, (draws, len(scores))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return f"[{low:.1f}, {high:.1f}]"
 
 
 def make_table(runs):
-    """A row per task: mean ± std over the seeds, and the paper's score; then the averages."""
-    tasks = runs.groupby("task")
-    means = tasks[SELECTIONS].mean()
-    table = tasks[SELECTIONS].agg(lambda scores: f"{scores.mean():.1f} ± {scores.std(ddof=0):.1f}")
-    table = table.assign(paper=PAPER, seeds=tasks.size()).astype(object)
-    for domain, name in DOMAINS.items():
-        paper = PAPER[PAPER.index.str.contains(name)]
-        if paper.index.isin(means.index).all():  # complete, as in Table 1
-            averages = [*means.loc[paper.index].mean(), paper.mean()]
-            table.loc[f"average of {domain}"] = [*np.round(averages, 1), None]
-    over_all = [interquartile_mean(runs, selection) for selection in SELECTIONS]
-    table.loc["interquartile mean [95 %]"] = [*over_all, None, len(runs)]
-    return table.fillna("").reset_index()
+    """A row per method and task: mean ± std over the seeds of each selection, the bootstrapped 95 %
+    interval of the final mean, and the paper's score. Then the averages of complete domains."""
+    groups = runs.groupby(["task", "method"], sort=False)
+    table = groups[SELECTIONS].agg(lambda s: f"{s.mean():.1f} ± {s.std(ddof=0):.1f}")
+    table["95 % of final"] = groups["final"].agg(interval)
+    table["paper"] = [PAPER.get(t, "") if m == "DiffusionQL" else "" for t, m in table.index]
+    table["seeds"] = groups.size()
+    table = table.astype(object)
+    means = runs.groupby(["method", "task"])[SELECTIONS].mean()
+    for method, domain in product(runs["method"].unique(), DOMAINS.items()):
+        paper = PAPER[PAPER.index.str.contains(domain[1])]
+        scores = means.loc[method]
+        if paper.index.isin(scores.index).all():  # complete, as in Table 1
+            row = scores.loc[paper.index].mean().round(1).astype(str).tolist()
+            table.loc[(f"average of {domain[0]}", method), :] = [
+                *row,
+                "",
+                paper.mean().round(1),
+                "",
+            ]
+    return table.reset_index()
 
 
 def draw_curves(out, runs, path):
-    """A panel per task: each seed thin, their mean thick, the spread, and the paper's score."""
-    tasks = runs.groupby("task")["seed"]
+    """A panel per task: each method's seeds thin, their mean thick, and the paper's score."""
+    tasks = runs["task"].unique()
     columns = min(4, len(tasks))
     rows = (len(tasks) + columns - 1) // columns
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
-    for place, (task, seeds) in enumerate(tasks, start=1):
+    figure = Figure(figsize=(5 * columns, 3.5 * rows), layout="constrained")
+    colors = dict(zip(runs["method"].unique(), COLORS * 9, strict=False))
+    for place, task in enumerate(tasks, start=1):
         axis = figure.add_subplot(rows, columns, place)
-        files = [Path(out, task, str(seed), "progress.csv") for seed in seeds]
-        curves = [pd.read_csv(file, index_col="step")["score"] for file in files]
-        scores = pd.concat(curves, axis=1)
-        mean = scores.mean(axis=1)
-        std = scores.std(axis=1, ddof=0)
-        axis.plot(scores, color="#0072B2", lw=0.6, alpha=0.6)
-        axis.plot(mean, color="#0072B2", lw=2)
-        axis.fill_between(mean.index, mean - std, mean + std, color="#0072B2", alpha=0.2)
-        axis.axhline(PAPER.get(task, np.nan), color="black", ls="--")  # the paper's score
-        axis.set(title=f"{task}, {len(seeds)} seeds", xlabel="gradient step", ylabel="score")
+        for method, seeds in runs[runs["task"] == task].groupby("method", sort=False)["seed"]:
+            files = [Path(out, method, task, str(seed), "progress.csv") for seed in seeds]
+            curves = [pd.read_csv(file, index_col="step")["score"] for file in files]
+            scores = pd.concat(curves, axis=1)
+            axis.plot(scores, color=colors[method], lw=0.6, alpha=0.5)
+            label = f"{method}, {len(seeds)} seeds"
+            axis.plot(scores.mean(axis=1), color=colors[method], lw=2, label=label)
+        if task in PAPER:
+            axis.axhline(PAPER[task], color="black", ls="--", label="the paper's score")
+        axis.set(title=task, xlabel="gradient step", ylabel="score")
+        axis.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
 
 def report(out):
     """Writes table.md, table.csv and curves.png into the sweep's folder; prints the table."""
+    print("".join(f"{line}\n" for line in unfinished(out)), end="")
     runs = collect(out)
     table = make_table(runs)
     lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
     text = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
     write(Path(out, "table.md"), lambda path: path.write_text(text))
-    write(Path(out, "table.csv"), lambda path: table.to_csv(path, index=False))
-    write(Path(out, "curves.png"), lambda path: draw_curves(out, runs, path))
+    write(Path(out, "table.csv"), partial(table.to_csv, index=False))
+    write(Path(out, "curves.png"), partial(draw_curves, out, runs))
     print(text)
 
 
@@ -224,12 +278,13 @@ def main():
     failed = []
     try:
         if not options.report:
-            chosen = (options.envs, options.seeds, options.out, settings)
+            chosen = (options.envs, options.seeds, options.out, settings, options.methods)
             failed = sweep(*chosen, gpus=options.gpus_per_run, address=options.address)
         report(options.out)
     except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
         sys.exit(130)
-    except UserError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", *failed, sep="\n", file=sys.stderr)
         sys.exit(2)
     if failed:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,14 +10,13 @@ import threading
 import time
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 from conftest import TINY, flags, make_minari
 from ray.cluster_utils import Cluster
 
 import sweep
-from diffusion_ql import UserError
-from sweep import PAPER, collect, interquartile_mean, main, make_table, plan
+from sweep import PAPER, collect, interval, make_table, plan, unfinished
 
 SCRIPT = Path(sweep.__file__)
 ENVS = ["test/a-v0", "test/b-v0"]
@@ -85,8 +85,7 @@ def test_stopped_by_ctrl_c_and_with_a_killed_worker_it_ends_the_same(here):
     stopped.send_signal(signal.SIGINT)
     _, err = stopped.communicate(timeout=200)
     assert stopped.returncode == 130 and "the same command goes on" in err
-    begun = list(Path("part").rglob("config.json"))
-    assert begun and all(path.with_name("checkpoint.pt").exists() for path in begun)
+    assert list(Path("part").rglob("checkpoint.pt"))
     assert len(list(Path("part").rglob("result.json"))) < 4  # else it was too late
 
     again = start(*TASKS, "--out", "part")
@@ -145,38 +144,55 @@ def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "ray", None)  # it must not be needed
     assert sweep.sweep(ENVS, (0, 1), "whole", SETTINGS) == []
     assert "4 runs, 4 of them are done" in capsys.readouterr().out
-    with pytest.raises(UserError, match="keeps its settings"):
+    with pytest.raises(ValueError, match="keeps its settings"):
         sweep.sweep(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
 
 
-def test_what_a_sweep_does_not_take():
+def test_in_a_moved_folder_finished_runs_go_on_when_steps_grow(here):
+    shutil.copytree("whole", "moved")
+    assert sweep.sweep(ENVS[:1], (0,), "moved", [*SETTINGS, "--steps=400"]) == []
+    result = json.loads(Path("moved/DiffusionQL/test/a-v0/0/result.json").read_text())
+    assert result["final"]["step"] == 400
+    before = json.loads(Path("whole/DiffusionQL/test/a-v0/0/result.json").read_text())
+    assert before["final"]["step"] == 300
+
+
+def test_what_a_sweep_does_not_take(capsys, monkeypatch):
     for setting in ("--env=hopper-medium", "--seed"):
-        with pytest.raises(UserError, match="--envs, --seeds"):
+        with pytest.raises(ValueError, match="--envs, --seeds"):
             plan(["two-roads"], [0], "o", [setting])
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--methods", "Nonsense"])
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main()
+    assert "no method 'Nonsense'" in capsys.readouterr().err
 
 
-def made_up(scores):
+def made_up(scores, method="DiffusionQL"):
     """A sweep's folder with these scores, {env: [score of each seed]}."""
     for env, values in scores.items():
         for seed, score in enumerate(values):
-            folder = Path("out", env, str(seed))
+            folder = Path("out", method, env, str(seed))
             folder.mkdir(parents=True)
             row = {"step": 10, "score": score}
-            result = {"final": row, "online": {**row, "score": score + 1}, "offline": row}
+            result = {"final": row, "online": {**row, "score": score + 1}, "offline": None}
+            (folder / "config.json").write_text("{}")
             (folder / "result.json").write_text(json.dumps(result))
 
 
 def test_the_table():
-    made_up({"hopper-medium-v2": [80.0, 100.0], "kitchen-mixed": [60.0]})
+    made_up({"hopper-medium-v2": [80.0, 100.0], "kitchen-mixed-v0": [60.0]})
+    made_up({"hopper-medium-v2": [50.0]}, method="EDP")
     for task in ("complete", "partial"):
-        made_up({f"kitchen-{task}": [30.0]})
-    table = make_table(collect("out")).set_index("task")
-    assert table.loc["hopper-medium-v2", "final"] == "90.0 ± 10.0"
-    assert table.loc["hopper-medium-v2", "online"] == "91.0 ± 10.0"
-    assert table.loc["hopper-medium-v2", "paper"] == 90.5
-    assert table.loc["average of Kitchen", "final"] == 40.0
-    assert table.loc["average of Kitchen", "paper"] == 69.0
-    assert "average of Gym" not in table.index  # one task of nine is not all of them
+        made_up({f"kitchen-{task}-v0": [30.0]})
+    table = make_table(collect("out")).set_index(["method", "task"])
+    row = table.loc["DiffusionQL", "hopper-medium-v2"]
+    assert row["final"] == "90.0 ± 10.0" and row["online"] == "91.0 ± 10.0"
+    assert row["95 % of final"] == "[80.0, 100.0]" and row["paper"] == 90.5
+    row = table.loc["EDP", "hopper-medium-v2"]
+    assert row["final"] == "50.0 ± 0.0" and row["paper"] == ""
+    row = table.loc["DiffusionQL", "average of Kitchen"]
+    assert row["final"] == "40.0" and row["paper"] == 69.0
+    assert ("DiffusionQL", "average of Gym") not in table.index  # one task of nine is not all
 
 
 def test_the_papers_averages():
@@ -186,26 +202,41 @@ def test_the_papers_averages():
     for domain, average in {"Gym": 88.0, "AntMaze": 69.6, "Adroit": 65.1, "Kitchen": 69.0}.items():
         row = table.loc[f"average of {domain}"]
         assert row["paper"] == pytest.approx(average, abs=0.11)
-        assert row["final"] == row["paper"]
+        assert float(row["final"]) == row["paper"]
 
 
-def test_interquartile_mean_of_known_scores():
-    runs = pd.DataFrame({"task": ["a"] * 4 + ["b"] * 4, "final": [0, 10, 20, 30, 40, 50, 60, 1000]})
-    assert interquartile_mean(runs, "final").startswith("35.0 [")  # of 20, 30, 40, 50
-    same = pd.DataFrame({"task": ["a"] * 5, "final": [7.0] * 5})
-    assert interquartile_mean(same, "final") == "7.0 [7.0, 7.0]"
+def test_the_interval_of_known_scores():
+    assert interval(np.array([7.0] * 5)) == "[7.0, 7.0]"
+    low, high = json.loads(interval(np.arange(100.0)))
+    assert 42 < low < 46 < 53 < high < 57  # 49.5 ± 1.96 * 28.9 / sqrt(100)
+
+
+def test_the_report_lists_what_failed_and_what_is_not_finished():
+    made_up({"a": [1.0, 2.0, 3.0]})
+    Path("out/DiffusionQL/a/1/result.json").unlink()
+    Path("out/DiffusionQL/a/2/error.txt").write_text("no such thing")
+    lines = unfinished("out")
+    assert lines == [
+        "unfinished: out/DiffusionQL/a/1",
+        "failed: out/DiffusionQL/a/2: no such thing",
+    ]
 
 
 def test_any_option_of_the_main_script_holds_for_all_runs():
-    runs = plan(["paper"], [3], "o", ["--eta", "0.7"])
+    runs = [args for args, _ in plan(["paper"], [3], "o", ["--eta", "0.7"])]
     assert len(runs) == 20 and {args.eta for args in runs} == {0.7}
     by_env = {args.env: args for args in runs}
     assert by_env["antmaze-medium-play"].lr == 1e-3 and by_env["pen-human-v1"].seed == 3
-    assert by_env["hopper-medium-v2"].out.endswith("o/hopper-medium-v2/3")
+    assert by_env["hopper-medium-v2"].out.endswith("o/DiffusionQL/hopper-medium-v2/3")
+
+
+def test_methods_with_their_own_options():
+    runs = plan(["two-roads"], [0], "o", ["--alpha", "3"], ["FQL", "forks.TD3BC"])
+    assert [(method.__name__, args.alpha) for args, method in runs] == [("FQL", 3), ("TD3BC", 3)]
 
 
 def test_nothing_to_report(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--report", "--out", "nowhere"])
     with pytest.raises(SystemExit) as stop:
-        main()
+        sweep.main()
     assert stop.value.code == 2 and "no run is finished" in capsys.readouterr().err
