@@ -14,6 +14,7 @@ import json
 import math
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from types import MethodType
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -43,15 +44,15 @@ gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is D
 class Args:
     """Settings. Those with a * have other defaults on some tasks: see TASKS."""
 
-    env: str = ""  # a task of the paper, a Minari dataset, or (on the command line) two-roads
+    env: str = ""  # data: a task of TASKS or any Minari dataset; the command line's is two-roads
     seed: int = 0  # random seed; on the CPU it fixes everything
     steps: int = 1_000_000  # gradient steps *
-    eval_every: int = 0  # steps between evaluations (0: a tenth of all, at most 50000) *
+    eval_every: int = 0  # steps between evaluations (0: a tenth of the steps, at most 50000) *
     eval_episodes: int = 10  # episodes per evaluation *
     device: str = "cuda" if torch.cuda.is_available() else "cpu"  # where PyTorch trains
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"  # torch's mode *
     out: str = ""  # run folder (default: runs/<env>/<seed>-<time>)
-    resume: str = ""  # run folder to go on with; on the CPU, as if it had never stopped
+    resume: str = ""  # run folder to continue; on the CPU, as if it had never stopped
 
     lr: float = 3e-4  # learning rate of the policy *
     critic_lr: float = 3e-4  # learning rate of the critics *
@@ -65,16 +66,16 @@ class Args:
     reward_tune: Literal["no", "normalize", "cql_antmaze"] = "no"  # transform of the rewards *
     grad_norm: float = 5.0  # clip gradients to this norm (0: do not clip) *
     tau: float = 0.005  # share of the critics that their targets take up at every step *
-    ema_decay: float = 0.995  # decay of the averaged policy, which proposes next actions *
+    ema_decay: float = 0.995  # decay of the averaged policy, which acts in the critics' target *
     ema_every: int = 5  # steps between updates of that average
     ema_start: int = 1000  # step of its first update
     candidates: int = 50  # actions proposed when acting; one is drawn by softmax of Q
     act_with: Literal["policy", "average"] = "policy"  # which of the two proposes them
-    top_k: int = 1  # offline selection takes the agent with the (top_k + 1)-th smallest L_d *
+    top_k: int = 1  # offline selection: how many agents have a smaller L_d than the one it takes *
 
     def __new__(cls, **given):
         args = super().__new__(cls)
-        args.given = given  # what was asked for; all else is a default
+        args.given = given  # to tell what was asked for from what is a default
         return args
 
     def __post_init__(self):
@@ -84,10 +85,13 @@ class Args:
         may_be_zero = "seed eval_every eta discount grad_norm ema_decay ema_start top_k".split()
         for field in fields(Args):
             value = getattr(self, field.name)
-            if field.type in (int, float):
-                is_high_enough = value >= 0 if field.name in may_be_zero else value > 0
-                if not (is_high_enough and math.isfinite(value)):
-                    raise ValueError(f"--{field.name.replace('_', '-')}: give a higher number")
+            option = "--" + field.name.replace("_", "-")
+            if field.type is int and not isinstance(value, int):
+                raise ValueError(f"{option} {value}: give a whole number")
+            if field.type in (int, float) and not 0 <= value < math.inf:
+                raise ValueError(f"{option} {value}: give a number that is not negative")
+            if field.type in (int, float) and value == 0 and field.name not in may_be_zero:
+                raise ValueError(f"{option} {value}: give a number above 0")
 
 
 class Batch(NamedTuple):
@@ -113,8 +117,8 @@ def vp_schedule(n_timesteps, b_min=0.1, b_max=10.0):
     i = 1, the least noisy step.
     """
     i = torch.arange(1, n_timesteps + 1, dtype=torch.float64)
-    slope = (b_max - b_min) * (2 * i - 1) / (2 * n_timesteps**2)
-    betas = (1 - torch.exp(-b_min / n_timesteps - slope)).float()
+    growing = (b_max - b_min) * (2 * i - 1) / (2 * n_timesteps**2)
+    betas = (1 - torch.exp(-b_min / n_timesteps - growing)).float()
     alphas = 1 - betas
     alphas_cumprod = alphas.cumprod(0)
     previous = torch.cat([torch.ones(1), alphas_cumprod[:-1]])
@@ -134,7 +138,7 @@ def vp_schedule(n_timesteps, b_min=0.1, b_max=10.0):
 
 
 class Mish(nn.Module):
-    """x tanh(softplus(x)), as nn.Mish, which compiles to half the speed.
+    """x tanh(softplus(x)): nn.Mish, but about twice as fast when it is compiled.
 
     tanh(y) = 1 - 2 / (e^(2y) + 1), and e^(2 softplus(x)) = (1 + e^x)^2 = 1 / sigmoid(-x)^2.
     """
@@ -207,7 +211,7 @@ class DiffusionPolicy(nn.Module):
         return F.mse_loss(self.model(x, t, state), noise)
 
     def p_sample(self, x, i, state):
-        """One denoising step (eq. 1): x is drawn anew, with less noise; i = 0 makes it clean."""
+        """One denoising step (eq. 1): from x_i+1 to a sample of x_i; i = 0 is the last."""
         t = torch.full((1,), i, device=x.device)
         x0 = self.predict_start_from_noise(x, t, self.model(x, t, state)).clamp(-1, 1)
         mean = self.posterior_mean_coef1[i] * x0 + self.posterior_mean_coef2[i] * x
@@ -243,12 +247,12 @@ class DoubleCritic(nn.Module):
 class DiffusionQL(nn.Module):
     """The networks, their optimizers, and `update`, which is a step of Algorithm 1.
 
-    It follows the authors' code where the paper differs: see the list in tutorials/README.md.
+    It follows the authors' code where that differs from the paper; tutorials/README.md lists where.
     A fork is a subclass that overrides what it changes: a network (make_policy, make_critic), a
-    loss, `update` or `act`. Its own options are fields of a subclass of Args.
+    loss, `update` or `act`. Its options are fields of a dataclass that inherits from Args.
     """
 
-    Args = Args  # the class of its settings
+    Args = Args  # the class of its settings; a fork names its own here
 
     def __init__(self, state_dim, action_dim, args):
         super().__init__()
@@ -269,6 +273,9 @@ class DiffusionQL(nn.Module):
     def make_critic(self, state_dim, action_dim):
         return DoubleCritic(state_dim, action_dim, self.args.hidden_dim)
 
+    def prepare(self, data):
+        """Called before training with all transitions, for a fork that needs their statistics."""
+
     def update(self, batch):
         """One step of Algorithm 1. Returns metrics, {name: scalar tensor}."""
         # --- Critics: regress on r + gamma min Q'(s', a'), a' from the averaged policy (eq. 4) ---
@@ -276,7 +283,7 @@ class DiffusionQL(nn.Module):
         self.descend(loss, self.critic_optimizer)
 
         # --- Policy: imitate the data, and climb Q through the denoising chain (eq. 3) ---
-        self.critic.requires_grad_(False)  # spares the gradients of weights that stay as they are
+        self.critic.requires_grad_(False)  # this step needs no gradients of the critics' weights
         loss, policy_metrics = self.policy_loss(batch)
         self.descend(loss, self.actor_optimizer)
         self.critic.requires_grad_(True)
@@ -288,16 +295,13 @@ class DiffusionQL(nn.Module):
 
     def critic_loss(self, batch):
         """Eq. 4: both critics regress on the same target. Returns (loss, metrics)."""
+        n = (
+            10 if self.args.max_q_backup else 1
+        )  # each target critic takes its own best of n actions
         with torch.no_grad():
-            if self.args.max_q_backup:  # each target critic takes its own best of 10 next actions
-                states = batch.next_state.repeat_interleave(10, dim=0)
-                q1, q2 = self.critic_target(states, self.ema_actor.sample(states))
-                q1 = q1.view(-1, 10).amax(dim=1, keepdim=True)
-                q2 = q2.view(-1, 10).amax(dim=1, keepdim=True)
-            else:
-                next_action = self.ema_actor.sample(batch.next_state)
-                q1, q2 = self.critic_target(batch.next_state, next_action)
-            next_q = torch.minimum(q1, q2)
+            states = batch.next_state.repeat_interleave(n, dim=0)
+            q = torch.stack(self.critic_target(states, self.ema_actor.sample(states)))
+            next_q = q.view(len(q), -1, n).amax(dim=2).amin(dim=0)[:, None]
             target = batch.reward + self.args.discount * batch.not_done * next_q
         q1, q2 = self.critic(batch.state, batch.action)
         loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
@@ -364,11 +368,11 @@ class DiffusionQL(nn.Module):
         return next(self.parameters()).device
 
     def parts(self):
-        """All that training changes, also in a fork: the networks, and each attribute that has a
-        state of its own (optimizers, schedules) or is a number or a tensor."""
+        """What a checkpoint holds, {name: part}: the networks, and each attribute, also of a fork,
+        that has a state (optimizers, schedules) or is a number or a tensor."""
         parts = {"networks": self}
         for name, value in vars(self).items():
-            if hasattr(value, "state_dict") or isinstance(value, (int, float, torch.Tensor)):
+            if hasattr(value, "state_dict") or type(value) in (int, float, bool, torch.Tensor):
                 parts[name] = value
         return parts
 
@@ -404,6 +408,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
         raise ValueError("fewer transitions than --batch-size: give a smaller --batch-size")
     torch.manual_seed(args.seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args).to(args.device)
+    agent.prepare(data)
     check_optimizers(agent)
     log = {"rows": [], "returns": [], "sums": {}}  # sums: of metrics since the last evaluation
     folder = open_folder(args)
@@ -418,8 +423,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
         for step in range(agent.step, args.steps + 1):
             is_due = step == args.steps or (step > 0 and step % eval_every == 0)
-            if is_due and step not in [row["step"] for row in log["rows"]]:
-                check_finite(log, step)
+            if is_due and step not in [row["step"] for row in log["rows"]]:  # or it is resumed here
                 save_checkpoint(folder, agent, log)
                 evaluate_and_record(agent, dataset, folder, log, board)
             elif time.monotonic() - saved_at > SAVE_SECONDS:
@@ -427,6 +431,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
                 saved_at = time.monotonic()
             if step < args.steps:
                 metrics = agent.update(data.sample(args.batch_size))
+                agent.step = step + 1  # for a fork whose `update` does not count
                 add_metrics(metrics, log, board, agent.step)
                 bar.update()
     save_checkpoint(folder, agent, log)
@@ -442,14 +447,14 @@ def check_device(name):
 
 
 def check_optimizers(agent):
-    """Raises ValueError for a network that would not be trained, as one that came in too late."""
+    """Raises ValueError for a network that was replaced after the optimizers had been made."""
     trained = set()
     for value in vars(agent).values():
         for group in getattr(value, "param_groups", []):
             trained.update(group["params"])
     for name, parameter in agent.named_parameters():
         if parameter.requires_grad and parameter not in trained:
-            raise ValueError(f"no optimizer holds {name}: make policies in make_policy")
+            raise ValueError(f"no optimizer trains {name}: replace networks in make_policy")
 
 
 def compile_losses(agent):
@@ -460,7 +465,7 @@ def compile_losses(agent):
     try:
         torch.compile(lambda x: x + 1, mode=mode)(torch.zeros(1, device=agent.device))
     except Exception as error:  # no compiler, or a broken one
-        print("going on uncompiled, as torch.compile fails here:", str(error).splitlines()[:1])
+        print("not compiled, because torch.compile fails here:", str(error).splitlines()[0])
         return
     for name in ("critic_loss", "policy_loss"):
         compiled = torch.compile(getattr(type(agent), name), mode=mode)
@@ -481,6 +486,7 @@ def add_metrics(metrics, log, board, step):
 
 
 def check_finite(log, step):
+    """Raises FloatingPointError if a metric has not been finite since the last evaluation."""
     for name, (total, _) in log["sums"].items():
         if not math.isfinite(total):
             raise FloatingPointError(f"{name} is {total} at step {step}: try lower --lr or --eta")
@@ -512,14 +518,15 @@ def evaluate_and_record(agent, dataset, folder, log, board):
 
     table = pd.DataFrame(log["rows"]).set_index("step")
     write(folder / "progress.csv", table.to_csv)
-    write(folder / "returns.csv", partial(pd.DataFrame(log["returns"]).to_csv, index=False))
+    if log["returns"]:
+        write(folder / "returns.csv", partial(pd.DataFrame(log["returns"]).to_csv, index=False))
     figure = Figure(figsize=(8, 16), layout="constrained")
-    table.plot(subplots=True, ax=figure.subplots(table.shape[1]))
+    table.plot(subplots=True, marker=".", ax=figure.subplots(table.shape[1]))
     write(folder / "curves.png", figure.savefig)
 
 
 def finish(args, folder, log):
-    """Writes and returns the last evaluation, and those that the paper's two ways select."""
+    """Writes and returns the last evaluation, the best (online) and that by L_d (offline)."""
     rows = log["rows"]
     result = {"final": rows[-1], "online": None, "offline": None}
     if "score" in rows[-1]:
@@ -538,7 +545,7 @@ def open_folder(args):
     folder = Path(args.resume or args.out or Path("runs", args.env or "own-data", name))
     if (folder / "config.json").exists() and not args.resume:
         raise ValueError(f"{folder} holds a run already: --resume it, or give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=bool(args.resume or args.out))
     print("run folder:", folder)
     return folder
 
@@ -553,7 +560,7 @@ def write_config(folder, agent, dataset, own_data):
         "own_data": own_data,
         "versions": {package: version(package) for package in packages},
     }
-    if Path(__file__).with_name(".git").exists():
+    if Path(__file__).with_name(".git").exists() and shutil.which("git"):
         git = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
         config["commit"] = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     write(folder / "config.json", partial(save_json, config))
@@ -567,31 +574,31 @@ def read_run(folder, agent_class=None):
     """The class of a run's agent, its settings, and its config.json. Raises ValueError."""
     try:
         config = json.loads(Path(folder, "config.json").read_text())
-        agent_class = agent_class or pydoc.locate(config["method"])
-        if agent_class is None:
-            raise ValueError(f"its method {config['method']} is not to be found from here")
-        return agent_class, agent_class.Args(**config["settings"]), config
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} is no run folder to go on with: {error}") from error
+        method, settings = config["method"], config["settings"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
+    agent_class = agent_class or pydoc.locate(method)
+    if agent_class is None or method_name(agent_class) != method:
+        raise ValueError(f"{folder} was made by {method}: that class is needed, and is not here")
+    return agent_class, agent_class.Args(**settings), config
 
 
 def settings_to_resume(args, agent_class, own_data):
-    """The settings of the run args.resume, but for those of `args` that may change."""
+    """The settings of the run args.resume, except for those of `args` that may change."""
     _, saved, config = read_run(args.resume, agent_class)
-    if config["method"] != method_name(agent_class):
-        raise ValueError(f"{args.resume} was made by {config['method']}: resume it with that")
     if config["own_data"] and not own_data:
         raise ValueError(f"{args.resume} has its own data: train(Args(resume=...), dataset)")
     free = ("steps", "eval_every", "eval_episodes", "device", "compile")
     for name, value in args.given.items():
         if name not in (*free, "out", "resume") and value != getattr(saved, name):
-            raise ValueError(f"a run keeps its settings, also {name}; free are {', '.join(free)}")
+            raise ValueError(f"a run keeps its settings: {name} cannot change, only {free} can")
     changes = {name: value for name, value in args.given.items() if name in free}
     return replace(saved, **changes, resume=args.resume)
 
 
 def save_checkpoint(folder, agent, log):
-    """All that `train` needs to go on as if it had never stopped."""
+    """All that `train` needs to go on as if it had never stopped, but never a broken agent."""
+    check_finite(log, agent.step)
     state = {"log": log, "random": torch.get_rng_state(), "agent": {}}
     for name, part in agent.parts().items():
         state["agent"][name] = part.state_dict() if hasattr(part, "state_dict") else part
@@ -618,23 +625,23 @@ def load_checkpoint(folder, agent, log):
         raise ValueError(f"{folder} has made {agent.step} steps: give --steps of at least that")
     log.update(state["log"])
     torch.set_rng_state(state["random"])
-    if agent.device.type == "cuda":
+    if agent.device.type == "cuda" and "random_cuda" in state:
         torch.cuda.set_rng_state(state["random_cuda"], agent.device)
 
 
 def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
-    which: "final", "online", "offline" (see result.json), or a step. agent_class: of a method that
-    is in no file, but in a notebook. Raises ValueError.
+    which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
+    is defined in a notebook. Raises ValueError.
     """
     agent_class, args, config = read_run(folder, agent_class)
     result = Path(folder, "result.json")
     if which in ("final", "online", "offline") and result.exists():
-        which = (json.loads(result.read_text())[which] or {}).get("step")
+        which = (json.loads(result.read_text())[which] or {"step": which})["step"]
     path = Path(folder, "agents", f"{which}.pt")
     if not path.exists():
-        steps = sorted(int(other.stem) for other in path.parent.glob("*.pt"))
+        steps = sorted(int(other.stem) for other in path.parent.glob("[0-9]*.pt"))
         raise ValueError(f"{folder} has no agent {which}: give one of its steps, {steps}")
     agent = agent_class(*config["dims"], args)
     agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -660,6 +667,8 @@ def evaluate(agent, dataset, episodes=10, seed=0):
     The seed, an int or several, fixes all starts and the agent's noise. PyTorch's own random state
     stays as it was, so that evaluating more often changes no training.
     """
+    if dataset.env_spec is None or episodes < 1:
+        raise ValueError(f"{episodes} episodes in {dataset.env_spec}: there is nothing to score")
     device = getattr(agent, "device", torch.device("cpu"))
     noise_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + episodes).tolist()
     while len(dataset.envs) < min(10, episodes):  # more take too much memory: some have 80 MB each
@@ -689,7 +698,7 @@ def play(agent, envs, seeds, device, ends_at_goal):
     return returns.tolist()
 
 
-@np.errstate(over="ignore")  # the bounds of some spaces are no float32
+@np.errstate(over="ignore")  # the bounds of some spaces do not fit float32
 def make_env(spec, **options):
     """An environment with flat states, actions in [-1, 1], and always a time limit.
 
@@ -713,19 +722,23 @@ def make_env(spec, **options):
 def flat_state(observation):
     """An observation, or a stack of them, as vectors (state_dim,) or (T, state_dim).
 
-    Goal tasks: achieved goal, observation, desired goal; kitchen's goals never change, and go.
+    Goal tasks: achieved goal, observation, desired goal; kitchen's goals never change, and are left
+    out. Raises ValueError for other structures.
     """
-    if isinstance(observation, dict) and "observation" in observation:
-        parts = [observation.get(name) for name in ("achieved_goal", "observation", "desired_goal")]
+    if isinstance(observation, dict):
+        names = ("achieved_goal", "observation", "desired_goal")
+        if "observation" not in observation or set(observation) - set(names):
+            raise ValueError(f"states must be vectors, not dicts of {', '.join(observation)}")
+        parts = [observation.get(name) for name in names]
         parts = [part for part in parts if isinstance(part, np.ndarray)]
-        return np.concatenate(parts, axis=-1, dtype=np.float32)
-    if isinstance(observation, (dict, tuple)):
-        raise ValueError(f"states must be vectors, not {type(observation).__name__}s: flatten them")
+        observation = np.concatenate(parts, axis=-1)
+    if isinstance(observation, tuple):
+        raise ValueError("states must be vectors, not tuples: flatten them")
     return np.asarray(observation, np.float32)
 
 
 # ---- The paper's tasks, and their data -----------------------------------------------------------
-# A domain: where Minari has it, the version of D4RL's data, the returns that score 0 and 100 there
+# d4rl: version of D4RL's data; minari: folder of Minari's; returns: those that score 0 and 100
 GYM = dict(d4rl="v2", compile="default", steps=2_000_000)
 CHEETAH = dict(GYM, minari="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
 HOPPER = dict(GYM, minari="mujoco/hopper", returns=(-20.272305, 3234.3))
@@ -742,7 +755,7 @@ TASKS = {  # Minari's parts, and the settings of the release; two-roads and the 
     "halfcheetah-medium":        dict(CHEETAH,  parts="medium-v0", grad_norm=9, top_k=1),
     "hopper-medium":             dict(HOPPER,   parts="medium-v0", grad_norm=9, top_k=2),
     "walker2d-medium":           dict(WALKER2D, parts="medium-v0", grad_norm=1, top_k=1),
-    "halfcheetah-medium-replay": dict(CHEETAH,  parts="", grad_norm=2, top_k=0),  # D4RL's alone
+    "halfcheetah-medium-replay": dict(CHEETAH,  parts="", grad_norm=2, top_k=0),  # only D4RL's
     "hopper-medium-replay":      dict(HOPPER,   parts="", grad_norm=4, top_k=2),
     "walker2d-medium-replay":    dict(WALKER2D, parts="", grad_norm=4, top_k=1),
     "halfcheetah-medium-expert": dict(CHEETAH,  parts="medium-v0 expert-v0", grad_norm=7, top_k=0),
@@ -774,11 +787,12 @@ TASKS = {  # Minari's parts, and the settings of the release; two-roads and the 
 def find_task(env):
     """The row of TASKS, or {}, and the Minari datasets of a name.
 
-    hopper-medium is Minari's data; hopper-medium-v2 is D4RL's own, as d4rl/hopper/medium-v2.
+    hopper-medium-expert is two of Minari's; hopper-medium-v2 is D4RL's own, converted to
+    d4rl/hopper/medium-v2; mujoco/hopper/medium-v0 has the settings of its row.
     """
     for task, row in TASKS.items():
         minari_ids = [f"{row['minari']}/{part}" for part in row["parts"].split()]
-        d4rl_name = f"{task}-{row.get('d4rl')}"
+        d4rl_name = f"{task}-{row.get('d4rl', '')}"
         d4rl_id = "d4rl/" + d4rl_name.replace("-", "/", 1)
         if env == task and minari_ids:
             return row, minari_ids
@@ -791,6 +805,8 @@ def find_task(env):
 
 def load_dataset(env):
     """The Dataset that --env names, downloaded or made on first use. Raises ValueError."""
+    if not env:
+        raise ValueError("no data: give env=..., such as two-roads, or a Dataset of your own")
     row, minari_ids = find_task(env)
     episodes = []
     for minari_id in minari_ids:
@@ -824,7 +840,8 @@ def open_minari(name):
     if "/" not in name and not get_dataset_path(name).exists():
         if not re.search(r"-.+-v\d+$", name):
             nearest = ", ".join(difflib.get_close_matches(name, TASKS, cutoff=0))
-            raise ValueError(f"no task {name!r}; nearest: {nearest}. Files: d4rl_to_minari.py")
+            files = "d4rl_to_minari.py makes one of an .hdf5 file"
+            raise ValueError(f"no dataset {name!r}; nearest: {nearest}; {files}")
         minari_id = "d4rl/" + name.replace("-", "/", 1)  # D4RL has more than the paper's tasks
     folder = get_dataset_path(minari_id)
     makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
@@ -836,7 +853,7 @@ def open_minari(name):
             try:
                 minari.download_dataset(name)
             except Exception as error:  # of any library between here and the host
-                raise OSError(f"{minari_id} is not in {folder}, nor downloaded: {error}") from error
+                raise OSError(f"{minari_id}: not in {folder}; no download: {error}") from error
     try:
         return minari.load_dataset(minari_id)
     except (OSError, KeyError, json.JSONDecodeError) as error:
@@ -860,7 +877,9 @@ def evaluation_spec(dataset):
 
 
 def rescale(actions, space):
-    """Actions (n, action_dim) of a Box, moved to [-1, 1]. Raises ValueError if they are out."""
+    """Actions (n, action_dim) of a bounded Box as numbers in [-1, 1]. Raises ValueError."""
+    if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
+        raise ValueError(f"actions must be bounded, continuous vectors, not of {space}")
     scaled = 2 * (actions - space.low) / (space.high - space.low) - 1
     if not np.abs(scaled).max() < 1.001:  # 0.1 % of rounding is forgiven
         raise ValueError(f"actions out of the bounds of {space}: clip or scale them")
@@ -880,9 +899,9 @@ class Dataset:
         self, states, actions, next_states, rewards, terminals, env=None, reference=(0, 100)
     ):
         columns = dict(states=states, actions=actions, next_states=next_states, rewards=rewards)
-        states, actions, next_states, rewards, not_done = check_columns(
-            **columns, not_done=np.logical_not(terminals)
-        )
+        columns = check_columns(**columns, terminals=terminals)
+        states, actions, next_states, rewards, terminals = columns
+        not_done = ~terminals.astype(bool)
         self.state_dim = states.shape[1]
         self.action_dim = actions.shape[1]
         self.reference = reference
@@ -891,7 +910,7 @@ class Dataset:
         self.ends_at_goal = False
         action_space = gym.spaces.Box(-1, 1, (self.action_dim,))
         if env is not None:
-            action_space = self.envs[0].unwrapped.action_space
+            action_space = self.envs[0].env.action_space  # before make_env rescales it
             needed = self.envs[0].observation_space.shape + action_space.shape
             if states.shape[1:] + actions.shape[1:] != needed:
                 widths = f"{self.state_dim} and {self.action_dim}"
@@ -914,22 +933,24 @@ def check_columns(**columns):
     n = len(columns["states"])
     for name, column in columns.items():
         column = np.asarray(column)
-        columns[name] = column.reshape(len(column), -1)
         if len(column) != n or n == 0:
             hint = "an episode of T steps has T + 1 observations"
             raise ValueError(f"{name} has {len(column)} rows, states has {n} ({hint})")
+        columns[name] = column.reshape(n, -1)
         if not np.isfinite(column).all():
-            row = np.argwhere(~np.isfinite(column))[0, 0]
+            row = np.argwhere(~np.isfinite(columns[name]))[0, 0]
             raise ValueError(f"NaN or infinity in row {row} of {name}: clean the data")
     if columns["next_states"].shape != columns["states"].shape:
         raise ValueError(f"next_states {columns['next_states'].shape} are not as wide as states")
+    if columns["rewards"].shape != (n, 1) or columns["terminals"].shape != (n, 1):
+        raise ValueError("rewards and terminals: give one number per row")
     return columns.values()
 
 
 def tune_rewards(reward, how):
     """The release's transforms of the rewards."""
     if how == "normalize" and reward.std() == 0:
-        raise ValueError("--reward-tune normalize: all rewards are equal; give no")
+        raise ValueError("all rewards are equal: use --reward-tune no")
     if how == "normalize":
         return (reward - reward.mean()) / reward.std()
     if how == "cql_antmaze":
@@ -938,37 +959,39 @@ def tune_rewards(reward, how):
 
 
 # ---- Command line --------------------------------------------------------------------------------
-@dataclass
-class Evaluation:
-    """Scores a saved agent on new episodes."""
+def evaluate_run(
+    run: Annotated[str, tyro.conf.arg(name="evaluate")],
+    episodes: int = 100,
+    which: str = "final",
+    act_with: Literal["as trained", "policy", "average"] = "as trained",
+    seed: int = 0,
+    device: str = "cpu",
+    video: bool = False,
+):
+    """Scores a saved agent on new episodes.
 
-    evaluate: str  # its run folder
-    episodes: int = 100
-    which: str = "final"  # final, online or offline (see result.json), or an evaluation's step
-    act_with: Literal["as trained", "policy", "average"] = "as trained"
-    seed: int = 0  # another one draws other episodes
-    device: str = "cpu"
-    video: bool = False  # film some of the episodes, where the simulator can draw itself
-
-
-def evaluate_run(options):
-    """Prints the score of a saved agent: python diffusion_ql.py --evaluate RUN."""
-    check_device(options.device)
-    agent = load_agent(options.evaluate, options.which).to(options.device)
-    if read_run(options.evaluate)[2]["own_data"]:
+    Args:
+        run: its run folder
+        which: final, online or offline (see result.json), or the step of an evaluation
+        act_with: the policy or its average proposes actions
+        seed: another one draws other episodes
+        video: film some of the episodes, where the simulator can render
+    """
+    check_device(device)
+    agent = load_agent(run, which).to(device)
+    if read_run(run)[2]["own_data"]:
         raise ValueError("that run has its own data: evaluate(load_agent(RUN), dataset)")
-    if options.act_with != "as trained":
-        agent.args.act_with = options.act_with
+    if act_with != "as trained":
+        agent.args.act_with = act_with
     dataset = load_dataset(agent.args.env)
-    if dataset.env_spec is None:
-        raise ValueError(f"{agent.args.env} names no environment to score agents in")
-    if options.video:
+    if video and dataset.env_spec is not None:
+        folder = Path(run, "video")
         env = make_env(dataset.env_spec, render_mode="rgb_array")
-        folder = Path(options.evaluate, "video")
         dataset.envs = [gym.wrappers.RecordVideo(env, str(folder), name_prefix=str(agent.step))]
         print("video:", folder)
-    seed = (agent.args.seed, agent.step, options.seed)
-    scores = dataset.score(evaluate(agent, dataset, options.episodes, seed))
+    seeds = (agent.args.seed, agent.step, 1 + seed)  # none of the training's own evaluations
+    scores = dataset.score(evaluate(agent, dataset, episodes, seeds))
+    dataset.envs[0].close()  # which ends the last film
     error = scores.std() / math.sqrt(len(scores))
     print(f"step {agent.step:,}: score {scores.mean():.1f} ± {scores.std():.1f}", end=" ")
     print(f"over {len(scores)} episodes, standard error {error:.1f}")
@@ -990,12 +1013,12 @@ def main(agent_class=DiffusionQL, argv=None):
         agent_class.__module__ = Path(sys.argv[0]).stem
     try:
         if any(option.startswith("--evaluate") for option in argv):
-            evaluate_run(tyro.cli(Evaluation, args=argv))
+            tyro.cli(evaluate_run, args=argv)
         else:
             args, agent_class = parse_args(argv, agent_class)
             train(args, agent_class=agent_class)
     except KeyboardInterrupt:
-        print("stopped; --resume RUN goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; a run goes on by --resume and its folder", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, ImportError, gym.error.Error, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
