@@ -844,20 +844,28 @@ def open_minari(name):
             raise ValueError(f"no dataset {name!r}; nearest: {nearest}; {files}")
         minari_id = "d4rl/" + name.replace("-", "/", 1)  # D4RL has more than the paper's tasks
     folder = get_dataset_path(minari_id)
-    makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
-    maker = makers.get(minari_id.split("/")[0])
-    with FileLock(get_dataset_path() / ".lock"):  # of two first runs, one waits
-        if maker and not folder.exists():
-            importlib.import_module(maker).make(minari_id)
-        elif not folder.exists():
-            try:
-                minari.download_dataset(name)
-            except Exception as error:  # of any library between here and the host
-                raise OSError(f"{minari_id}: not in {folder}; no download: {error}") from error
+    if not (folder / "data" / "metadata.json").exists():
+        with FileLock(get_dataset_path() / ".lock"):  # of two first runs, one waits here
+            if not folder.exists():
+                make_or_download(name, minari_id)
     try:
         return minari.load_dataset(minari_id)
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder} is damaged ({error}): delete it and run again") from error
+
+
+def make_or_download(name, minari_id):
+    import minari
+
+    makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
+    maker = makers.get(minari_id.split("/")[0])
+    if maker:
+        importlib.import_module(maker).make(minari_id)  # a file beside this one
+        return
+    try:
+        minari.download_dataset(name)
+    except Exception as error:  # of any library between here and the host
+        raise OSError(f"{minari_id} is not here and cannot be downloaded: {error}") from error
 
 
 def evaluation_spec(dataset):

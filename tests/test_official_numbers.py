@@ -63,8 +63,8 @@ def fill(network, seed):
         parameter.data = float32(values)
 
 
-def make_agent(config):
-    """An agent with the settings and the weights of a run of the release."""
+def make_args(config):
+    """The settings of a run of the release."""
     names = {
         "n_timesteps": "n_timesteps",
         "eta": "eta",
@@ -80,7 +80,12 @@ def make_agent(config):
         "candidates": "candidates",
     }
     settings = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
-    agent = DiffusionQL(config["state_dim"], config["action_dim"], Args(**settings))
+    return Args(**settings)
+
+
+def make_agent(config):
+    """An agent with the settings and the weights of a run of the release."""
+    agent = DiffusionQL(config["state_dim"], config["action_dim"], make_args(config))
     fill(agent.actor, config["seed"] + 1000)
     fill(agent.ema_actor, config["seed"] + 1000)
     fill(agent.critic, config["seed"] + 2000)
@@ -148,16 +153,13 @@ def test_updates(number, hand_in):
 
 @pytest.mark.parametrize("number", [0, 2])  # it has no max-Q backup
 def test_the_benchmarks_transcription_of_the_release(number, hand_in, monkeypatch):
-    """Two updates; after them the policy's average, which it takes at every step, differs."""
     run = OFFICIAL["updates"][number]
     config = run["config"]
-    settings = {"lr": config["actor_lr"], "eta": config["eta"], "grad_norm": config["grad_norm"]}
-    args = Args(n_timesteps=config["n_timesteps"], **settings)
-    release = Release(config["state_dim"], config["action_dim"], args)
+    release = Release(config["state_dim"], config["action_dim"], make_args(config))
     for name, seed in {"actor": 1000, "ema_actor": 1000, "critic": 2000}.items():
         fill(getattr(release, name), config["seed"] + seed)
     fill(release.critic_target, config["seed"] + 2000)
-    for u in range(2):
+    for u in range(config["updates"]):
         batch, draws, first_is_maximised = make_update(config, u, whole=True)
         monkeypatch.setattr(np.random, "uniform", lambda coin=first_is_maximised: float(coin))
         hand_in(draws[:-1])  # the last one is PyTorch's coin

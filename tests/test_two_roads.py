@@ -2,19 +2,22 @@
 
 import json
 import os
-import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import minari
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
-from diffusion_ql import Args, UserError, load_dataset, train
-from toy_experiments import two_roads
-from toy_experiments.two_roads_agents import GaussianQL, drive_policy, load_run
+from diffusion_ql import Args, load_agent, load_dataset, make_env, train
+from forks import BCGaussian
+from toy_experiments import two_roads, two_roads_pictures
+from toy_experiments.two_roads_agents import drive_policy
 from toy_experiments.two_roads_pictures import shares
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +89,22 @@ def test_a_half_made_dataset_is_never_left_behind(monkeypatch, tmp_path):
     assert minari.load_dataset("toy/two-roads-v0").total_episodes == 2
 
 
+def test_another_process_may_make_the_dataset_in_the_meantime(monkeypatch):
+    create = minari.create_dataset_from_buffers
+
+    def create_after_another(*args, **kwargs):
+        monkeypatch.setattr(minari, "create_dataset_from_buffers", create)
+        with monkeypatch.context() as patch:
+            patch.setenv("MINARI_DATASETS_PATH", root)
+            two_roads.make(episodes=2)
+        return create(*args, **kwargs)
+
+    root = os.environ["MINARI_DATASETS_PATH"]
+    monkeypatch.setattr(minari, "create_dataset_from_buffers", create_after_another)
+    two_roads.make(episodes=4)
+    assert minari.load_dataset("toy/two-roads-v0").total_episodes == 2
+
+
 def test_shares_of_known_paths():
     below = np.array([[-3, 0], [0, -2], [3, -2]])
     above = np.array([[-3, 0], [0, 2], [3, -2]])
@@ -94,53 +113,68 @@ def test_shares_of_known_paths():
     assert share == {"short": 0.5, "long": 0.25, "stuck": 0.25}
 
 
-def without_numbers(text):
-    return " ".join(re.sub(r"\d[\d,.]*", "0", text).split())
+def test_its_picture_shows_where_the_ball_is():
+    env = gym.make("TwoRoads-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    for _ in range(6):
+        env.step(np.float32([1, 0]))
+    frame = env.render()
+    assert frame.shape == (280, 360, 3) and frame.dtype == np.uint8
+    blue = frame[..., 2].astype(int) - frame[..., 0] > 100
+    row, column = np.argwhere(blue).mean(axis=0)
+    x, y = env.unwrapped.data.qpos
+    assert [column / 40 - 4.5, 3.5 - row / 40] == pytest.approx([x, y], abs=0.1)
 
 
-def shown_in_the_readme():
-    """What the README says that a run prints at its end, without numbers and folders."""
-    block = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    return without_numbers(re.sub(r"runs/\S*/", "", block))
+def test_a_dataset_made_earlier_still_loads(demonstrations, tmp_path):
+    """Its environment had another name."""
+    shutil.copytree(demonstrations, tmp_path / "minari")
+    path = tmp_path / "minari/toy/two-roads-v0/data/metadata.json"
+    name = "toy_experiments.two_roads_pictures:DrawnTwoRoads"
+    path.write_text(path.read_text().replace("toy_experiments.two_roads:TwoRoads", name))
+    dataset = load_dataset("two-roads")
+    assert dataset.env_spec.entry_point == name
+    with make_env(dataset.env_spec, render_mode="rgb_array") as env:
+        env.reset(seed=0)
+        assert env.render().ndim == 3
 
 
-def test_the_default_command_in_short(dataset, cli):
+def test_the_default_command_in_short(dataset, cli, run_main):
     """Where a Gaussian clone takes both roads or gets stuck, Diffusion-QL takes the short one."""
-    short = ["--steps", 2500, "--eval-every", 2500, "--eval-episodes", 20]
-    code, out, err = cli(*short, "--out", "ql")
+    short = ["--steps", 2500, "--eval-every", 2500, "--eval-episodes", 20, "--compile", "off"]
+    code, _, err = cli(*short, "--out", "ql")
     assert code == 0, err
-    assert without_numbers(out.replace("ql/", "")).endswith(shown_in_the_readme())
+    code, out, err = run_main(two_roads_pictures, "ql", "--episodes", 20)
+    assert code == 0, err
+    assert "demonstrations: short 50 %, long 50 %, stuck 0 %" in out
     assert Path("ql/roads.png").read_bytes().startswith(b"\x89PNG")
-    learned, returns = drive_policy(load_run("ql"), dataset, 20)
+    learned, returns = drive_policy(load_agent("ql"), dataset, 20)
+    assert f"the agent: {two_roads_pictures.describe(shares(learned))}" in out
     assert shares(learned)["short"] > 0.9
     data_returns = dataset.transitions.reward.reshape(-1, 60).sum(1)
     assert returns.mean() > data_returns.mean()
 
-    settings = dict(algo="bc", steps=2500, eval_every=2500, eval_episodes=2, out="clone")
-    train(Args.for_env("two-roads", **settings), dataset, GaussianQL)
-    cloned, _ = drive_policy(load_run("clone", GaussianQL), dataset, 20)
+    settings = dict(steps=2500, eval_every=2500, eval_episodes=2, compile="off", out="clone")
+    train(Args(env="two-roads", **settings), dataset, BCGaussian)
+    cloned, _ = drive_policy(load_agent("clone"), dataset, 20)
     assert shares(cloned)["short"] < 0.85
-    with pytest.raises(UserError, match="no run folder"):
-        load_run("nowhere")
 
 
-def test_a_gaussian_with_q_climbs_q(dataset):
-    """Its policy loss has a gradient of Q, and all of its networks are in the optimizer."""
-    torch.manual_seed(0)
-    agent = GaussianQL(8, 2, Args.for_env("two-roads"))
-    batch = dataset.transitions.sample(256)
-    loss, metrics = agent.policy_loss(batch)
-    assert metrics["ql_loss"].requires_grad and metrics["bc_loss"].requires_grad
-    before = [parameter.clone() for parameter in agent.parameters()]
-    for _ in range(2):
-        agent.update(batch)
-    moved = [not torch.equal(*pair) for pair in zip(before, agent.parameters(), strict=True)]
-    names = [name.split(".")[0] for name, _ in agent.named_parameters()]
-    assert {name for name, has_moved in zip(names, moved, strict=True) if has_moved} == {
-        "actor",
-        "critic",
-        "critic_target",
-    }
+def test_only_runs_of_two_roads_are_drawn(fails, pendulum):
+    assert "no run folder" in fails("nowhere", module=two_roads_pictures)
+    train(Args(env="test/pendulum-v0", out="other", **TINY))
+    assert "of test/pendulum-v0" in fails("other", module=two_roads_pictures)
+
+
+def test_paths_of_more_episodes_than_go_side_by_side(dataset):
+    class Still:
+        def act(self, states):
+            return torch.zeros(len(states), 2)
+
+    paths, returns = drive_policy(Still(), dataset, episodes=23)
+    assert paths.shape == (23, 60, 2) and returns.shape == (23,)
+    assert np.abs(paths - paths[:, :1]).max() < 0.01  # no path goes on in another episode
+    assert len(np.unique(paths[:, 0], axis=0)) == 23
 
 
 def test_the_figure_trains_draws_and_tabulates(demonstrations):

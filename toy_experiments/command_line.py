@@ -7,8 +7,6 @@ from pathlib import Path
 
 import tyro
 
-from diffusion_ql import UserError
-
 # The lowest value of each option that is a number, and of each number in a list.
 LOWEST = {
     "seed": 0,
@@ -32,29 +30,29 @@ class Options:
     out: Path = Path()
 
     def __post_init__(self):
-        """Raises UserError where a value makes no sense."""
+        """Raises ValueError where a value makes no sense."""
         known = type(self).methods  # the default: all
         if not self.methods:
-            raise UserError(f"--methods: give some of {', '.join(known)}")
+            raise ValueError(f"--methods: give some of {', '.join(known)}")
         for method in self.methods:
             if method not in known:
                 reason = f"--methods {method}: invalid choice"
-                raise UserError(f"{reason}, give some of {', '.join(known)}")
+                raise ValueError(f"{reason}, give some of {', '.join(known)}")
         for name, lowest in LOWEST.items():
             check_number(name, getattr(self, name, lowest), lowest)
 
 
 def check_number(name, value, lowest):
-    """Raises UserError if a number, or one in a tuple, is below `lowest`, NaN or huge."""
+    """Raises ValueError if a number, or one in a tuple, is below `lowest`, NaN or huge."""
     numbers = value
     if not isinstance(value, tuple):
         numbers = (value,)
     option = f"--{name.replace('_', '-')}"
     if not numbers:
-        raise UserError(f"{option}: give at least one number")
+        raise ValueError(f"{option}: give at least one number")
     for number in numbers:
         if not lowest <= number <= 10**9:
-            raise UserError(f"{option} {number}: give a number from {lowest} to 10^9")
+            raise ValueError(f"{option} {number}: give a number from {lowest} to 10^9")
 
 
 def run_script(options, make_figure, description):
@@ -68,6 +66,6 @@ def run_script(options, make_figure, description):
     except KeyboardInterrupt:
         print("stopped; no figure was written", file=sys.stderr)
         sys.exit(130)
-    except (UserError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

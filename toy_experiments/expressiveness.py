@@ -21,7 +21,6 @@ import torch
 from matplotlib.figure import Figure
 from repository import FIGURES
 
-from diffusion_ql import UserError
 from toy_experiments import figures
 from toy_experiments.bandit import make_data, measure
 from toy_experiments.command_line import Options, check_number, run_script
@@ -58,7 +57,7 @@ class Args(Options):
         super().__post_init__()
         check_number("top_left", self.top_left, lowest=0)
         if max(self.top_left) > 5:
-            raise UserError("--top-left: give numbers up to 5, what the best corner pays")
+            raise ValueError("--top-left: give numbers up to 5, what the best corner pays")
 
 
 def make_figure(args):

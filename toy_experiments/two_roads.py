@@ -17,9 +17,11 @@ from unittest import mock
 
 import numpy as np
 
-sys.modules.setdefault("farama_notifications", None)  # or gymnasium-robotics prints news
+sys.modules["farama_notifications"] = None  # or gymnasium-robotics prints news
 import gymnasium as gym
 from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 MAZE = [
     [1, 1, 1, 1, 1, 1, 1, 1, 1],
@@ -44,19 +46,40 @@ class TwoRoads(PointMazeEnv):
     Actions (2,) are forces in [-1, 1], held for 5 simulator steps.
     """
 
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # a decision is 0.05 s
+
     def __init__(self, render_mode=None):
-        super().__init__(maze_map=MAZE, render_mode=render_mode)
+        super().__init__(maze_map=MAZE)
+        self.render_mode = render_mode
 
     def step(self, action):
         for _ in range(HOLD):
             result = super().step(action)
         return result
 
+    def render(self):
+        """The maze and the ball (280, 360, 3), uint8. MuJoCo's own renderer needs a screen."""
+        figure = Figure(figsize=(4.5, 3.5), dpi=80)  # 40 pixels are a cell
+        canvas = FigureCanvasAgg(figure)
+        axis = figure.add_axes((0, 0, 1, 1))
+        draw_maze(axis)
+        axis.plot(*self.data.qpos, "o", color="#0072B2", ms=7)
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3]
+
 
 if "TwoRoads-v0" not in gym.registry:
-    gym.register(
-        "TwoRoads-v0", "toy_experiments.two_roads_pictures:DrawnTwoRoads", max_episode_steps=STEPS
-    )
+    gym.register("TwoRoads-v0", "toy_experiments.two_roads:TwoRoads", max_episode_steps=STEPS)
+
+
+def draw_maze(axis):
+    """The walls and the goal, on an axis of matplotlib."""
+    walls = np.array(MAZE, dtype=str) == "1"
+    height, width = walls.shape
+    extent = (-width / 2, width / 2, -height / 2, height / 2)
+    axis.imshow(np.where(walls, 0.27, 1), extent=extent, cmap="gray", vmin=0, vmax=1)
+    axis.plot(*GOAL, "k*", ms=12, zorder=3)
+    axis.set(xticks=[], yticks=[])
 
 
 def drive(env, road, rng, noise, speed, seed):
@@ -146,4 +169,8 @@ def make(minari_id=NAME, episodes=200, seed=0):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for metadata in Path(workshop, minari_id).parent.glob("namespace_metadata.json"):
             metadata.replace(folder.parent / metadata.name)
-        Path(workshop, minari_id).replace(folder)
+        try:
+            Path(workshop, minari_id).replace(folder)
+        except OSError:
+            if not folder.exists():
+                raise  # else another process has made it in the meantime

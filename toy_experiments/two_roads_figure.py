@@ -18,18 +18,18 @@ import tyro
 from matplotlib.figure import Figure
 from repository import FIGURES
 
-from diffusion_ql import DiffusionQL, UserError, load_dataset, write
+from diffusion_ql import load_agent, load_dataset, write
 from sweep import sweep
 from toy_experiments.two_roads import STEPS
-from toy_experiments.two_roads_agents import GaussianQL, drive_policy, load_run
-from toy_experiments.two_roads_pictures import describe, draw_paths, shares
+from toy_experiments.two_roads_agents import drive_policy
+from toy_experiments.two_roads_pictures import demonstrations, describe, draw_paths, shares
 
-CLONING = "--algo bc --lr 5e-4 --batch-size 1024 --steps 20000 --eval-every 20000".split()
-METHODS = {  # the agent, and its settings where they are not those of --env two-roads
-    "cloning by a Gaussian": (GaussianQL, CLONING),
-    "cloning by diffusion": (DiffusionQL, [*CLONING, "--n-timesteps", "20"]),
-    "Gaussian with Q": (GaussianQL, []),
-    "Diffusion-QL": (DiffusionQL, []),
+CLONING = "--lr 5e-4 --batch-size 1024 --steps 20000 --eval-every 20000".split()
+METHODS = {  # the agent's class, and its settings where they are not those of --env two-roads
+    "cloning by a Gaussian": ("forks.BCGaussian", CLONING),
+    "cloning by diffusion": ("forks.BCDiffusion", [*CLONING, "--n-timesteps", "20"]),
+    "Gaussian with Q": ("forks.GaussianQL", []),
+    "Diffusion-QL": ("diffusion_ql.DiffusionQL", []),
 }
 COLUMNS = {"short": ".0%", "long": ".0%", "stuck": ".0%", "score": ".1f"}
 
@@ -48,17 +48,16 @@ class Args:
 
 
 def train_all(args):
-    """Sweeps over the seeds with each method. Raises UserError if a run failed."""
+    """Sweeps over the seeds with each method. Raises ValueError if a run failed."""
     for method in args.methods:
         agent_class, settings = METHODS[method]
         if args.steps:
             short = {"steps": args.steps, "eval-every": args.steps, "eval-episodes": args.episodes}
             settings = [*settings, *[f"--{name}={value}" for name, value in short.items()]]
         print(method)
-        out = args.runs / method.replace(" ", "-")
-        failed = sweep(["two-roads"], args.seeds, out, settings, agent_class)
+        failed = sweep(["two-roads"], args.seeds, args.runs, settings, [agent_class])
         if failed:
-            raise UserError("\n".join(failed))
+            raise ValueError("\n".join(failed))
 
 
 def drive_all(args, dataset):
@@ -68,16 +67,15 @@ def drive_all(args, dataset):
         agent_class, _ = METHODS[method]
         results[method] = {}
         for seed in args.seeds:
-            folder = args.runs / method.replace(" ", "-") / "two-roads" / str(seed)
-            agent = load_run(folder, agent_class)
-            paths, returns = drive_policy(agent, dataset, args.episodes)
+            folder = args.runs / agent_class.split(".")[-1] / "two-roads" / str(seed)
+            paths, returns = drive_policy(load_agent(folder), dataset, args.episodes)
             results[method][seed] = (paths, numbers_of(paths, returns, dataset))
     return results
 
 
-def demonstrations(dataset):
+def demonstrated(dataset):
     """The paths (200, 60, 2) of the dataset, and their numbers."""
-    paths = dataset.transitions.state[:, :2].reshape(-1, STEPS, 2).numpy()
+    paths = demonstrations(dataset)
     returns = dataset.transitions.reward.reshape(-1, STEPS).sum(1).numpy()
     return paths, numbers_of(paths, returns, dataset)
 
@@ -133,10 +131,10 @@ def main():
     try:
         unknown = set(args.methods) - set(METHODS)
         if unknown or args.drawn_seed not in args.seeds:
-            raise UserError(f"--methods: some of {list(METHODS)}; --drawn-seed: one of --seeds")
+            raise ValueError(f"--methods: some of {list(METHODS)}; --drawn-seed: one of --seeds")
         train_all(args)
         dataset = load_dataset("two-roads")
-        data = demonstrations(dataset)
+        data = demonstrated(dataset)
         results = drive_all(args, dataset)
         rows = {"demonstrations": [data[1]]}
         rows["uniformly random"] = [random_actions(dataset, args.episodes)[1]]
@@ -151,7 +149,7 @@ def main():
         print(f"picture and numbers: {args.out / 'two_roads'}.png, .json")
     except KeyboardInterrupt:
         sys.exit(130)
-    except (UserError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,50 +1,56 @@
-"""Pictures of two roads: the paths that were driven, and how many took which road."""
+"""Pictures of two roads: the paths that were driven, and how many took which road.
 
+    python toy_experiments/two_roads_pictures.py RUN    # of a run of --env two-roads
+
+Drives 100 episodes with the run's agent, and draws them beside the demonstrations: RUN/roads.png.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import minari
 import numpy as np
-from matplotlib.colors import ListedColormap
+import tyro
 from matplotlib.figure import Figure
 
-from toy_experiments.two_roads import GOAL, MAZE, NAME, START, STEPS, TwoRoads
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script finds only its own folder
+
+from diffusion_ql import find_task, load_agent, load_dataset, write
+from toy_experiments.two_roads import NAME, START, STEPS, TwoRoads, draw_maze
+from toy_experiments.two_roads_agents import drive_policy
 
 COLORS = {"short": "#882255", "long": "#DDCC77", "stuck": "#999999"}  # of no method
+DrawnTwoRoads = TwoRoads  # its name in datasets that were made earlier
 
 
-class DrawnTwoRoads(TwoRoads):
-    """TwoRoads that remembers the paths that were driven, and draws them: TwoRoads-v0."""
+@dataclass
+class Args:
+    run: tyro.conf.Positional[Path]  # run folder
+    episodes: int = 100  # to drive
 
-    episodes = []  # the paths (STEPS, 2) of the episodes that were driven in this process
 
-    def reset(self, **kwargs):
-        self.path = []
-        return super().reset(**kwargs)
+def draw_run(args):
+    """Writes RUN/roads.png, and prints the shares of the roads. Raises ValueError, OSError."""
+    agent = load_agent(args.run)
+    _, minari_ids = find_task(agent.args.env)
+    if minari_ids != [NAME]:
+        raise ValueError(f"{args.run} is a run of {agent.args.env}: give one of --env two-roads")
+    dataset = load_dataset(agent.args.env)
+    driven, _ = drive_policy(agent, dataset, args.episodes)
+    panels = {"demonstrations": demonstrations(dataset), "the agent": driven}
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    for axis, (title, paths) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        caption = describe(shares(paths))
+        draw_paths(axis, paths, title, caption)
+        print(f"{title}: {caption}")
+    write(args.run / "roads.png", partial(figure.savefig, dpi=150))
+    print(f"picture: {args.run / 'roads.png'}")
 
-    def step(self, action):
-        self.path.append(self.point_env.data.qpos.copy())
-        if len(self.path) == STEPS:
-            DrawnTwoRoads.episodes.append(np.array(self.path))
-        return super().step(action)
 
-    def draw_episodes(self, folder, last=100):
-        """Draws the demonstrations and this process's last episodes, if any: folder/roads.png.
-
-        diffusion_ql.train calls it at the end of a run.
-        """
-        driven = DrawnTwoRoads.episodes[-last:]
-        if not driven:
-            return
-        demonstrations = []
-        for episode in minari.load_dataset(NAME).iterate_episodes():
-            demonstrations.append(episode.observations["observation"][:-1, :2])
-        panels = {"demonstrations": demonstrations, "the last episodes": driven}
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        for axis, (title, paths) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-            draw_paths(axis, np.array(paths), title, describe(shares(np.array(paths))))
-        path = Path(folder) / "roads.png"
-        figure.savefig(path, dpi=150)
-        print(f"picture: {path}")
+def demonstrations(dataset):
+    """The paths (200, 60, 2) of the dataset."""
+    return dataset.transitions.state[:, :2].reshape(-1, STEPS, 2).numpy()
 
 
 def shares(paths):
@@ -65,14 +71,25 @@ def describe(share):
 
 def draw_paths(axis, paths, title, caption=""):
     """One panel: the maze and paths (episodes, steps, 2) in it, coloured by road."""
-    walls = np.array(MAZE, dtype=str) == "1"
-    height, width = walls.shape
-    extent = (-width / 2, width / 2, -height / 2, height / 2)
-    axis.imshow(walls, extent=extent, cmap=ListedColormap(["white", "#444444"]))
+    draw_maze(axis)
     for path in paths:
         share = shares(path[None])
         road = max(share, key=share.get)
         axis.plot(path[:, 0], path[:, 1], color=COLORS[road], lw=0.7, alpha=0.5)
     axis.plot(*START, "ko", ms=7)
-    axis.plot(*GOAL, "k*", ms=12)
-    axis.set(title=title, xlabel=caption, xticks=[], yticks=[])
+    axis.set(title=title, xlabel=caption)
+
+
+def main():
+    args = tyro.cli(Args, description=__doc__)
+    try:
+        draw_run(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
