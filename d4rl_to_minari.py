@@ -90,7 +90,8 @@ class Kitchen(gym.Env):
         self.render_mode = render_mode
         self.goal = np.array(goal)
         self.noise = np.zeros(30)
-        self.noise[[9, 10, 17, 18, 19, 23, 24, 25]] = 0.0005  # on objects: as D4RL's file shows it
+        self.noise[11:17] = 0.00005  # on objects: as D4RL's file shows it before anything moves
+        self.noise[[9, 10, 17, 18, 19, 23, 24, 25, 29]] = 0.0005
         self.noise[[20, 21, 22, 26, 27, 28]] = 0.01
         self.action_space = self.simulator.action_space
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (60,))
@@ -231,6 +232,14 @@ def convert(path, env_id, minari_id, low=None, high=None, **options):
         Path(workshop, minari_id).replace(folder)
 
 
+def check_name(name):
+    """Raises ValueError for a name that Minari or diffusion_ql.py would not understand."""
+    if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", name):
+        raise ValueError(f"--name {name}: give one such as my/hopper-v0")
+    if name in SOURCES or name.startswith("d4rl/"):
+        raise ValueError(f"--name {name} is D4RL's own: give another, such as my/hopper-v0")
+
+
 def make_env(env_id, options):
     """An environment for rows of numbers. Raises ValueError, with the reason, if there is none."""
     gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is the data
@@ -241,7 +250,8 @@ def make_env(env_id, options):
         raise ValueError(f"cannot make the environment {env_id}: {error}") from error
     for kind, space in (("observations", env.observation_space), ("actions", env.action_space)):
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            raise ValueError(f"{env_id} has {kind} that are no vectors of numbers: {space}")
+            kind_of_space = type(space).__name__
+            raise ValueError(f"{env_id} has {kind} that are no vectors of numbers: {kind_of_space}")
     return env
 
 
@@ -254,12 +264,14 @@ def read(path):
             missing = [key for key in KEYS if key not in file]
             if missing:
                 raise ValueError(f"{path} has no {', '.join(missing)}: it is not in D4RL's format")
-            columns = {key: file[key][()] for key in KEYS}
-    except OSError as error:
+            columns = {key: np.asarray(file[key]) for key in KEYS}
+    except (OSError, TypeError, ValueError) as error:
         hint = "if its download was cut off, delete that file and run again"
         raise ValueError(f"cannot read {path} ({error}): {hint}") from error
     for key in ("rewards", "terminals", "timeouts"):
-        columns[key] = columns[key].reshape(len(columns[key]))
+        if columns[key].size != len(np.atleast_1d(columns[key])):
+            raise ValueError(f"{path}: {key} has the shape {columns[key].shape}, not (n,)")
+        columns[key] = columns[key].reshape(-1)
     columns["terminals"] = columns["terminals"].astype(bool)
     columns["timeouts"] = columns["timeouts"].astype(bool)
     return columns
@@ -318,6 +330,7 @@ def main():
         if not args.source.endswith((".hdf5", ".h5")):
             make(args.source)
         elif args.env_id and args.name:
+            check_name(args.name)
             convert(Path(args.source), args.env_id, args.name)
         else:
             raise ValueError(

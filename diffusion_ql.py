@@ -25,7 +25,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from types import MethodType
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -86,6 +86,9 @@ class Args:
         for field in fields(Args):
             value = getattr(self, field.name)
             option = "--" + field.name.replace("_", "-")
+            choices = get_args(field.type)
+            if choices and value not in choices:
+                raise ValueError(f"{option} {value}: give one of {', '.join(choices)}")
             if field.type is int and not isinstance(value, int):
                 raise ValueError(f"{option} {value}: give a whole number")
             if field.type in (int, float) and not 0 <= value < math.inf:
@@ -361,7 +364,7 @@ class DiffusionQL(nn.Module):
         """Actions (B, action_dim): one of the candidates, by softmax of Q (section 4)."""
         actions, q = self.propose(states)
         chosen = torch.multinomial(q.softmax(dim=-1), 1)[:, 0]
-        return actions[torch.arange(len(states)), chosen]
+        return actions[torch.arange(len(states), device=states.device), chosen]
 
     @property
     def device(self):
@@ -454,7 +457,8 @@ def check_optimizers(agent):
             trained.update(group["params"])
     for name, parameter in agent.named_parameters():
         if parameter.requires_grad and parameter not in trained:
-            raise ValueError(f"no optimizer trains {name}: replace networks in make_policy")
+            hint = "replace networks in make_policy, keep optimizers as attributes"
+            raise ValueError(f"no optimizer trains {name}: {hint}")
 
 
 def compile_losses(agent):
@@ -475,10 +479,12 @@ def compile_losses(agent):
 def add_metrics(metrics, log, board, step):
     """Adds an update's metrics to the sums; every 100 steps they go to TensorBoard, too."""
     for name, value in metrics.items():
-        if name in ("step", "score", "score_std", "return"):
-            raise ValueError(f"progress.csv has a column {name} already: rename that metric")
+        value = torch.as_tensor(value).detach()
+        if name in ("step", "score", "score_std", "return") or value.numel() != 1:
+            problem = f"is not one number, or progress.csv has a column {name} already"
+            raise ValueError(f"metric {name} {problem}")
         total, count = log["sums"].get(name, (0.0, 0))
-        log["sums"][name] = (total + torch.as_tensor(value).detach(), count + 1)
+        log["sums"][name] = (total + value, count + 1)
         if step % 100 == 0:
             board.add_scalar(f"losses/{name}", value, step)
     if step % 100 == 0:
@@ -532,8 +538,10 @@ def finish(args, folder, log):
     if "score" in rows[-1]:
         result["online"] = max(rows, key=lambda row: row["score"])
         print("final score:", round(rows[-1]["score"], 1))
-    if "bc_loss" in rows[-1]:
-        result["offline"] = sorted(rows, key=lambda row: row["bc_loss"])[: args.top_k + 1][-1]
+    by_loss = [row for row in rows if "bc_loss" in row]
+    if by_loss:
+        by_loss.sort(key=lambda row: row["bc_loss"])
+        result["offline"] = by_loss[: args.top_k + 1][-1]
     write(folder / "result.json", partial(save_json, result))
     return result
 
@@ -575,9 +583,12 @@ def read_run(folder, agent_class=None):
     try:
         config = json.loads(Path(folder, "config.json").read_text())
         method, settings = config["method"], config["settings"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
-    agent_class = agent_class or pydoc.locate(method)
+    try:
+        agent_class = agent_class or pydoc.locate(method)
+    except pydoc.ErrorDuringImport as error:
+        raise ValueError(f"{folder} was made by {method}: {error.value}") from error
     if agent_class is None or method_name(agent_class) != method:
         raise ValueError(f"{folder} was made by {method}: that class is needed, and is not here")
     return agent_class, agent_class.Args(**settings), config
@@ -590,7 +601,7 @@ def settings_to_resume(args, agent_class, own_data):
         raise ValueError(f"{args.resume} has its own data: train(Args(resume=...), dataset)")
     free = ("steps", "eval_every", "eval_episodes", "device", "compile")
     for name, value in args.given.items():
-        if name not in (*free, "out", "resume") and value != getattr(saved, name):
+        if name not in free and value not in (getattr(saved, name), args.resume):
             raise ValueError(f"a run keeps its settings: {name} cannot change, only {free} can")
     changes = {name: value for name, value in args.given.items() if name in free}
     return replace(saved, **changes, resume=args.resume)
@@ -614,11 +625,12 @@ def load_checkpoint(folder, agent, log):
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, part in agent.parts().items():
+        for name, value in state["agent"].items():
+            part = agent if name == "networks" else getattr(agent, name, None)
             if hasattr(part, "load_state_dict"):
-                part.load_state_dict(state["agent"][name])
+                part.load_state_dict(value)
             else:
-                setattr(agent, name, state["agent"][name])
+                setattr(agent, name, value)
     except Exception as error:  # of PyTorch, in many forms
         raise ValueError(f"{path} is damaged, or of another agent: {error}") from error
     if agent.step > agent.args.steps:
@@ -644,7 +656,10 @@ def load_agent(folder, which="final", agent_class=None):
         steps = sorted(int(other.stem) for other in path.parent.glob("[0-9]*.pt"))
         raise ValueError(f"{folder} has no agent {which}: give one of its steps, {steps}")
     agent = agent_class(*config["dims"], args)
-    agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # of PyTorch, in many forms
+        raise ValueError(f"{path} is damaged, or of another agent: {error}") from error
     agent.step = int(which)
     return agent
 
@@ -667,8 +682,10 @@ def evaluate(agent, dataset, episodes=10, seed=0):
     The seed, an int or several, fixes all starts and the agent's noise. PyTorch's own random state
     stays as it was, so that evaluating more often changes no training.
     """
-    if dataset.env_spec is None or episodes < 1:
-        raise ValueError(f"{episodes} episodes in {dataset.env_spec}: there is nothing to score")
+    if dataset.env_spec is None:
+        raise ValueError("no scores: the dataset names no environment to play episodes in")
+    if episodes < 1:
+        raise ValueError(f"{episodes} episodes: give at least 1")
     device = getattr(agent, "device", torch.device("cpu"))
     noise_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + episodes).tolist()
     while len(dataset.envs) < min(10, episodes):  # more take too much memory: some have 80 MB each
@@ -845,12 +862,17 @@ def open_minari(name):
         minari_id = "d4rl/" + name.replace("-", "/", 1)  # D4RL has more than the paper's tasks
     folder = get_dataset_path(minari_id)
     if not (folder / "data" / "metadata.json").exists():
-        with FileLock(get_dataset_path() / ".lock"):  # of two first runs, one waits here
+        lock = get_dataset_path() / f".{minari_id.replace('/', '-')}.lock"
+        with FileLock(lock):  # of two first runs, one waits here
             if not folder.exists():
                 make_or_download(name, minari_id)
     try:
+        if not (folder / "data" / "metadata.json").exists():
+            raise KeyError("half a download")
         return minari.load_dataset(minari_id)
     except (OSError, KeyError, json.JSONDecodeError) as error:
+        if getattr(error, "errno", None):  # the system's: the data may be whole
+            raise
         raise ValueError(f"{folder} is damaged ({error}): delete it and run again") from error
 
 
@@ -877,11 +899,17 @@ def evaluation_spec(dataset):
         spec = copy.deepcopy(dataset.recover_environment(eval_env=True).spec)
     if dataset.id.startswith("D4RL/pen"):
         print("Minari's pen has 200 steps, D4RL's 100: scores are about twice those of pen-*-v1")
-    mazes = [np.array(each.kwargs.get("maze_map", [])) for each in (dataset.env_spec, spec)]
-    if not np.array_equal(*[maze.astype(str) == "1" for maze in mazes]):
+    maze = spec.kwargs.get("maze_map", [])
+    data_walls = walls(dataset.env_spec.kwargs.get("maze_map", []))
+    mirrored = [row[::-1] for row in maze]
+    if walls(maze) != data_walls and walls(mirrored) == data_walls:
         print("scoring in the maze of the data: Minari's own for that is mirrored (Minari#304)")
-        spec.kwargs["maze_map"] = [row[::-1] for row in spec.kwargs["maze_map"]]
+        spec.kwargs["maze_map"] = mirrored
     return spec
+
+
+def walls(maze):
+    return (np.array(maze, dtype=str) == "1").tolist()
 
 
 def rescale(actions, space):
@@ -889,7 +917,7 @@ def rescale(actions, space):
     if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
         raise ValueError(f"actions must be bounded, continuous vectors, not of {space}")
     scaled = 2 * (actions - space.low) / (space.high - space.low) - 1
-    if not np.abs(scaled).max() < 1.001:  # 0.1 % of rounding is forgiven
+    if np.abs(scaled).max() > 1.001:  # 0.1 % of rounding is forgiven
         raise ValueError(f"actions out of the bounds of {space}: clip or scale them")
     return scaled.clip(-1, 1)
 
@@ -985,6 +1013,8 @@ def evaluate_run(
         seed: another one draws other episodes
         video: film some of the episodes, where the simulator can render
     """
+    if seed < 0:
+        raise ValueError("--seed: give 0 or more")
     check_device(device)
     agent = load_agent(run, which).to(device)
     if read_run(run)[2]["own_data"]:
@@ -997,7 +1027,7 @@ def evaluate_run(
         env = make_env(dataset.env_spec, render_mode="rgb_array")
         dataset.envs = [gym.wrappers.RecordVideo(env, str(folder), name_prefix=str(agent.step))]
         print("video:", folder)
-    seeds = (agent.args.seed, agent.step, 1 + seed)  # none of the training's own evaluations
+    seeds = (agent.args.seed, agent.step, seed, 1)  # none of the training's own evaluations
     scores = dataset.score(evaluate(agent, dataset, episodes, seeds))
     dataset.envs[0].close()  # which ends the last film
     error = scores.std() / math.sqrt(len(scores))

@@ -1,9 +1,17 @@
-"""Small datasets that the tests make themselves, through Minari's and h5py's own writers."""
+"""What the tests share: small datasets that they make themselves, runs, agents, command lines."""
 
 import copy
+import csv
+import json
 import os
+import subprocess
 import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
+import environments  # noqa: F401  (registers them)
 import gymnasium as gym
 import gymnasium_robotics
 import h5py
@@ -30,6 +38,11 @@ TINY = dict(
 )
 
 
+ENV = "test/pendulum-v0"  # the dataset that the fixture `pendulum` makes
+HALF = {**TINY, "steps": 10}  # the first of the two evaluations of TINY
+LONG = {**TINY, "steps": 300, "eval_every": 100}  # long enough to be stopped from outside
+
+
 def flags(**settings):
     """Settings as options of the command line."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
@@ -38,18 +51,212 @@ def flags(**settings):
 TINY_FLAGS = flags(**TINY)
 
 
+def start(*argv, script=diffusion_ql.__file__):
+    """Starts a script, or `-c` and code, as a process of its own."""
+    command = [sys.executable, *map(str, (script, *argv))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process):
+    """Waits until a process has made a file."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+        assert process.poll() is None, process.communicate()
+
+
+def finish(process):
+    """Exit code, output and errors of a process that was started."""
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+# ---- Runs and agents -----------------------------------------------------------------------------
+def table(path):
+    return list(csv.DictReader(open(path)))
+
+
+def config(folder):
+    return json.loads(Path(folder, "config.json").read_text())
+
+
+def checkpoint(folder):
+    return torch.load(Path(folder) / "checkpoint.pt", weights_only=True)
+
+
+def assert_same_run(a, b):
+    """Bit for bit: all that training changes, the log, the random state, and the files."""
+    torch.testing.assert_close(checkpoint(a), checkpoint(b), rtol=0, atol=0)
+    names = {path.relative_to(a) for path in Path(a).glob("agents/*")}
+    assert names == {path.relative_to(b) for path in Path(b).glob("agents/*")}
+    for name in [*names, "progress.csv", "returns.csv", "result.json"]:
+        assert Path(a, name).read_bytes() == Path(b, name).read_bytes(), name
+
+
+def changed(change):
+    """DiffusionQL whose metrics are change(agent, metrics), after each update."""
+
+    class Changed(diffusion_ql.DiffusionQL):
+        def update(self, batch):
+            return change(self, super().update(batch))
+
+    return Changed
+
+
+def some_agent(agent_class=diffusion_ql.DiffusionQL, **settings):
+    args = agent_class.Args(**{**TINY, "ema_start": 0, "ema_every": 1, **settings})
+    return agent_class(3, 1, args), diffusion_ql.Batch(
+        *[torch.rand(4, width) for width in (3, 1, 3, 1, 1)]
+    )
+
+
+def moved_by(agent, change):
+    """The networks whose parameters `change()` changes."""
+    before = {name: parameter.clone() for name, parameter in agent.named_parameters()}
+    change()
+    moved = [name for name, p in agent.named_parameters() if not torch.equal(p, before[name])]
+    return {name.split(".")[0] for name in moved}
+
+
+@dataclass(kw_only=True)
+class ForkArgs(diffusion_ql.Args):
+    expectile: float = 0.7  # an option of its own
+
+
+class Fork(diffusion_ql.DiffusionQL):
+    """Another policy; a third network with an optimizer, a schedule, a counter, a running mean."""
+
+    Args = ForkArgs
+    dies_at = None  # a step
+
+    def __init__(self, state_dim, action_dim, args):
+        super().__init__(state_dim, action_dim, args)
+        self.value = torch.nn.Linear(state_dim, 1)
+        self.value_optimizer = torch.optim.Adam(self.value.parameters(), args.critic_lr)
+        schedules = torch.optim.lr_scheduler
+        self.schedule = schedules.CosineAnnealingLR(self.actor_optimizer, args.steps)
+        self.count = 0
+        self.mean = torch.zeros(())
+
+    def make_policy(self, state_dim, action_dim):
+        policy = super().make_policy(state_dim, action_dim)
+        policy.model.final_layer = torch.nn.Linear(self.args.hidden_dim, action_dim, bias=False)
+        return policy
+
+    def update(self, batch):
+        if self.step == self.dies_at:
+            raise SystemExit
+        value_loss = (self.value(batch.state) - self.args.expectile).square().mean()
+        self.descend(value_loss, self.value_optimizer)
+        metrics = super().update(batch)
+        self.schedule.step()
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * metrics["q"].detach()
+        return {**metrics, "value_loss": value_loss, "half": 0.5, "count": self.count}
+
+
+@pytest.fixture
+def whole():
+    """A run of TINY, whole, in a folder of that name: its result."""
+    return diffusion_ql.train(diffusion_ql.Args(env=ENV, out="whole", **TINY))
+
+
+class Constant:
+    """An agent that always plays the same action, and remembers what it saw and could draw."""
+
+    def __init__(self, *action):
+        self.action = torch.tensor(action)
+        self.states = []
+        self.noise = []
+
+    def act(self, states):
+        self.states.append(states)
+        self.noise.append(torch.rand(1).item())
+        return self.action.repeat(len(states), 1)
+
+
+# ---- Where each test runs ------------------------------------------------------------------------
+
+
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     """Every test runs in a folder of its own, with its own data folders and no network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(d4rl_to_minari, "URL", "http://127.0.0.1:9/")  # nothing listens there
 
 
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Leaves curves.png empty, because drawing it takes longer than a tiny training."""
+    monkeypatch.setattr("pandas.DataFrame.plot", lambda *_, **__: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.subplots", lambda *_, **__: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path: Path(path).touch())
+
+
+# ---- What is known of names ----------------------------------------------------------------------
+# The release's settings: lr, eta, max-Q backup, rewards, steps, gradient norm, top_k.
+PAPER = {
+    "halfcheetah-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 1),
+    "hopper-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 2),
+    "walker2d-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 1, 1),
+    "halfcheetah-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 2, 0),
+    "hopper-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 2),
+    "walker2d-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 1),
+    "halfcheetah-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 7, 0),
+    "hopper-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 2),
+    "walker2d-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 1),
+    "antmaze-umaze": (3e-4, 0.5, False, "cql_antmaze", 1_000_000, 2, 2),
+    "antmaze-umaze-diverse": (3e-4, 2.0, True, "cql_antmaze", 1_000_000, 3, 2),
+    "antmaze-medium-play": (1e-3, 2.0, True, "cql_antmaze", 1_000_000, 2, 1),
+    "antmaze-medium-diverse": (3e-4, 3.0, True, "cql_antmaze", 1_000_000, 1, 1),
+    "antmaze-large-play": (3e-4, 4.5, True, "cql_antmaze", 1_000_000, 10, 2),
+    "antmaze-large-diverse": (3e-4, 3.5, True, "cql_antmaze", 1_000_000, 7, 1),
+    "pen-human-v1": (3e-5, 0.15, False, "normalize", 1_000_000, 7, 2),
+    "pen-cloned-v1": (3e-5, 0.1, False, "normalize", 1_000_000, 8, 2),
+    "kitchen-complete": (3e-4, 0.005, False, "no", 250_000, 9, 2),
+    "kitchen-partial": (3e-4, 0.005, False, "no", 1_000_000, 10, 2),
+    "kitchen-mixed": (3e-4, 0.005, False, "no", 1_000_000, 10, 0),
+}
+NAMES = {  # of --env, and the Minari dataset that each leads to
+    "walker2d-medium": "mujoco/walker2d/medium-v0",
+    "mujoco/hopper/medium-v0": "mujoco/hopper/medium-v0",
+    "hopper-medium-replay": "d4rl/hopper/medium-replay-v2",
+    "d4rl/hopper/medium-v2": "d4rl/hopper/medium-v2",
+    "pen-human": "D4RL/pen/human-v2",
+    "pen-human-v1": "d4rl/pen/human-v1",
+    "kitchen-complete-v0": "d4rl/kitchen/complete-v0",
+    "two-roads": "toy/two-roads-v0",
+}
+LOST = {  # names that lead to nothing, and what is said about them
+    "walker2d-mediun": "walker2d-medium",
+    "some.hdf5": "d4rl_to_minari.py",
+    "my/missing-v0": "my/missing-v0",
+    "hf://user/name": "name",
+    "pen-human": "D4RL/pen/human-v2",
+}
+REASONS = {  # of names that fit no simulator
+    "antmaze-umaze-v0": "--env antmaze-umaze",
+    "door-human-v1": "rewards",
+    "hopper-medium-v0": "hopper-medium-v2",
+    "hopper-medum-v2": "hopper-medium-v2",
+    "maze2d-umaze-v1": "nearest",
+    "antmaze-large-navigate-singletask-v0": "OGBench",
+    "cube-single-play-v0": "OGBench",
+}
+
+
+# ---- Data ----------------------------------------------------------------------------------------
 def make_minari(
-    name, env_id="InvertedPendulum-v5", episodes=8, seed=0, refs=(None, None), **kwargs
+    name,
+    env_id="InvertedPendulum-v5",
+    episodes=8,
+    seed=0,
+    refs=(None, None),
+    eval_env=None,
+    **kwargs,
 ):
     """A Minari dataset of uniformly random actions (Minari's DataCollector would need JAX)."""
     gym.register_envs(gymnasium_robotics)
@@ -73,7 +280,7 @@ def make_minari(
         name,
         buffers,
         env,
-        eval_env=env,
+        eval_env=eval_env or env,
         algorithm_name="random",
         author="tests",
         author_email="tests@example.com",
@@ -87,12 +294,48 @@ def make_minari(
 def stack(observations):
     if isinstance(observations[0], dict):
         return {key: stack([obs[key] for obs in observations]) for key in observations[0]}
+    if isinstance(observations[0], tuple):
+        return tuple(stack(part) for part in zip(*observations, strict=True))
     return np.stack(observations)
 
 
 @pytest.fixture
 def pendulum():
-    return make_minari("test/pendulum-v0", refs=(3.0, 950.0))
+    return make_minari(ENV, refs=(3.0, 950.0))
+
+
+def edit_metadata(minari_id, **changes):
+    """Changes a dataset's metadata.json. What becomes None goes."""
+    path = minari.storage.get_dataset_path(minari_id) / "data" / "metadata.json"
+    metadata = {**json.loads(path.read_text()), **changes}
+    kept = {name: value for name, value in metadata.items() if value is not None}
+    path.write_text(json.dumps(kept))
+
+
+def edit_episode(minari_id, column, change):
+    """Changes a column of the first episode: change(array) → array."""
+    path = minari.storage.get_dataset_path(minari_id) / "data" / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        array = change(file["episode_0"][column][()])
+        del file["episode_0"][column]
+        file["episode_0"][column] = array
+
+
+def put(row, value):
+    """A change of a column that puts a value into a row."""
+
+    def change(array):
+        array[row] = value
+        return array
+
+    return change
+
+
+def some_columns(width=4, n=49):
+    """states, actions, next_states, rewards and terminals, as an InvertedPendulum-v5 has them."""
+    r = np.random.RandomState(0)
+    states = r.standard_normal((n + 1, width))
+    return [states[:-1], r.uniform(-1, 1, (n, 1)), states[1:], np.ones(n), np.zeros(n, bool)]
 
 
 def make_d4rl(path, n=60, width=4, action_width=1, **changes):
@@ -114,6 +357,32 @@ def make_d4rl(path, n=60, width=4, action_width=1, **changes):
     return columns
 
 
+# ---- D4RL's kitchen ------------------------------------------------------------------------------
+D4RL = Path(__file__).parents[2] / "shared/data/d4rl"
+KITCHEN = D4RL / "mini_kitchen_microwave_kettle_light_slider-v0.hdf5"
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory):
+    """kitchen-complete-v0 of D4RL's own file, loaded without a warning."""
+    if not KITCHEN.exists():
+        pytest.skip(f"needs {KITCHEN}")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        patch.setenv("D4RL_DATASET_DIR", str(D4RL))
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+        return diffusion_ql.load_dataset("kitchen-complete-v0")
+
+
+def demonstrations():
+    """Observations and actions of each, by its rows in the file."""
+    with h5py.File(KITCHEN) as file:
+        ends = np.flatnonzero(file["terminals"][()])[:-1] + 1
+        columns = [np.split(file[name][()], ends) for name in ("observations", "actions")]
+    return list(zip(*columns, strict=True))
+
+
+# ---- Command lines -------------------------------------------------------------------------------
 @pytest.fixture
 def run_main(monkeypatch, capsys):
     """Runs the main() of a module as its command line; returns exit code, output, errors."""
@@ -146,8 +415,9 @@ def fails(run_main):
 
     def run(*argv, code=2, module=diffusion_ql):
         got, _, err = run_main(module, *argv)
+        assert got == code and "error: " in err and "Traceback" not in err, err
         message = err[err.index("error: ") :].strip()
-        assert got == code and "Traceback" not in err and len(message.splitlines()) <= 2, err
+        assert len(message.splitlines()) <= 2 and len(message) < 500, err
         return message
 
     return run

@@ -1,7 +1,13 @@
-"""Environments that the tests register: goal tasks, and spaces that do not fit."""
+"""Environments that the tests register: goal tasks, time limits, and spaces that do not fit."""
 
 import gymnasium as gym
 import numpy as np
+
+# AntMaze's umaze as in D4RL's data, and as Minari's evaluation environment has it (Minari#304)
+UMAZE = [[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+MIRRORED = [row[::-1] for row in UMAZE]
+MIRRORED[1] = [1, 0, 0, "r", 1]
+MIRRORED[3] = [1, 0, 0, "g", 1]
 
 
 class Goal(gym.Env):
@@ -50,6 +56,37 @@ class Reach(Goal):
         return self.observe(), float(self.reaches and self.t >= 3), False, False, {}
 
 
+class ReachDense(Reach):
+    """Like AntMaze with dense rewards: exp(-distance), positive at every step."""
+
+    def step(self, action):
+        return self.observe(), 0.25, False, False, {}
+
+
+class Line(gym.Env):
+    """A walk without an end, of two numbers; each step is worth 1."""
+
+    action_space = gym.spaces.Box(-1, 1, (1,))
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def observe(self):
+        return self.np_random.standard_normal(2).astype("f4")
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observe(), {}
+
+    def step(self, action):
+        return self.observe(), 1.0, False, False, {}
+
+    def render(self):
+        return np.zeros((64, 64, 3), np.uint8)
+
+
 class Pixels(Goal):
     observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
 
@@ -64,6 +101,24 @@ class Categories(Goal):
         return 0
 
 
+class Pair(Goal):
+    observation_space = gym.spaces.Tuple([gym.spaces.Box(-9, 9, (2,)), gym.spaces.Box(-9, 9, (1,))])
+
+    def observe(self):
+        return np.zeros(2, "f4"), np.zeros(1, "f4")
+
+
+class Camera(Goal):
+    """A Dict with keys of its own, as robots have."""
+
+    observation_space = gym.spaces.Dict(
+        {"agent_pos": gym.spaces.Box(-9, 9, (2,)), "velocity": gym.spaces.Box(-9, 9, (2,))}
+    )
+
+    def observe(self):
+        return {"agent_pos": np.zeros(2, "f4"), "velocity": np.zeros(2, "f4")}
+
+
 class Discrete(Goal):
     action_space = gym.spaces.Discrete(3)
 
@@ -74,7 +129,13 @@ class Unbounded(Goal):
 
 gym.register("Goal-v0", "environments:Goal", max_episode_steps=6)
 gym.register("AntMazeLike-v0", "environments:Reach", max_episode_steps=6)
+gym.register("AntMazeLikeDense-v0", "environments:ReachDense", max_episode_steps=6)
+gym.register("Line-v0", "environments:Line", max_episode_steps=5)
+gym.register("LongLine-v0", "environments:Line", max_episode_steps=1500)
+gym.register("EndlessLine-v0", "environments:Line")
 gym.register("Pixels-v0", "environments:Pixels", max_episode_steps=6)
 gym.register("Categories-v0", "environments:Categories", max_episode_steps=6)
+gym.register("Pair-v0", "environments:Pair", max_episode_steps=6)
+gym.register("Camera-v0", "environments:Camera", max_episode_steps=6)
 gym.register("Discrete-v0", "environments:Discrete", max_episode_steps=6)
 gym.register("Unbounded-v0", "environments:Unbounded", max_episode_steps=6)

@@ -1,135 +1,190 @@
-"""The converter: D4RL's q-learning view, transition for transition, and files that do not fit."""
+"""The converter: D4RL's q-learning view, transition for transition, its kitchen, and bad files."""
 
+from pathlib import Path
+from unittest.mock import Mock
+
+import h5py
 import numpy as np
 import pytest
-from conftest import TINY_FLAGS, make_d4rl
+from conftest import REASONS, TINY_FLAGS, demonstrations, make_d4rl
 
 import d4rl_to_minari
 from d4rl_to_minari import convert
-from diffusion_ql import load_dataset
+from diffusion_ql import load_dataset, make_env
 
-ENV = ["--env-id", "InvertedPendulum-v5", "--name", "my/file-v0"]
-
-
-def q_learning_view(columns):
-    """The rows i that d4rl.qlearning_dataset keeps: row i + 1 exists, and row i is no timeout."""
-    n = len(columns["rewards"])
-    return [i for i in range(n - 1) if not columns["timeouts"][i]]
+PENDULUM = "InvertedPendulum-v5"
+OPTIONS = ["file.hdf5", "--env-id", PENDULUM, "--name", "my/file-v0"]
+HOPPER = "gym_mujoco_v2/hopper_medium-v2.hdf5"
 
 
-def random_ends(seed, n=60):
-    r = np.random.RandomState(seed)
-    return {"terminals": r.uniform(size=n) < 0.2, "timeouts": r.uniform(size=n) < 0.2}
+@pytest.fixture
+def refuses(fails):
+    """The error that the converter's command line ends with. There is a file.hdf5 to convert."""
+    make_d4rl(Path("file.hdf5"))
+    return lambda *argv: fails(*argv, module=d4rl_to_minari)
 
 
-@pytest.mark.parametrize(
-    "ends",
-    [
-        {},
-        {"terminals": np.zeros(60, bool), "timeouts": np.zeros(60, bool)},
-        {"terminals": np.arange(60) % 7 == 6, "timeouts": np.arange(60) % 14 == 6},  # both at once
-        {"terminals": np.arange(60) == 59, "timeouts": np.arange(60) < 3},
-        random_ends(1),
-        random_ends(2),
-        random_ends(3),
-    ],
-)
-def test_both_views_are_equal(ends, tmp_path):
-    columns = make_d4rl(tmp_path / "file.hdf5", **ends)
-    convert(tmp_path / "file.hdf5", "InvertedPendulum-v5", "my/file-v0")
+@pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.9])
+def test_both_views_are_equal(share):
+    """d4rl.qlearning_dataset keeps row i if row i + 1 exists, and row i is no timeout."""
+    terminals, timeouts = np.random.RandomState(0).uniform(size=(2, 60)) < share
+    columns = make_d4rl(Path("file.hdf5"), terminals=terminals, timeouts=timeouts)
+    convert(Path("file.hdf5"), PENDULUM, "my/file-v0")
     data = load_dataset("my/file-v0").transitions
-    keep = np.array(q_learning_view(columns))
+    keep = np.flatnonzero(~timeouts[:-1])
     np.testing.assert_array_equal(data.state, columns["observations"][keep])
     np.testing.assert_array_equal(data.next_state, columns["observations"][keep + 1])
     np.testing.assert_allclose(data.action, columns["actions"][keep] / 3, atol=1e-6)  # Box(-3, 3)
     np.testing.assert_array_equal(data.reward[:, 0], columns["rewards"][keep])
-    np.testing.assert_array_equal(data.not_done[:, 0], 1.0 - columns["terminals"][keep])
+    np.testing.assert_array_equal(data.not_done[:, 0], 1.0 - terminals[keep])
 
 
-def test_d4rls_names_look_in_its_cache(tmp_path):
-    folder = tmp_path / "d4rl"
-    make_d4rl(folder / "hopper_medium_replay-v2.hdf5", width=11, action_width=3)
-    make_d4rl(folder / "pen-human-v1.hdf5", width=45, action_width=24)
-    data = load_dataset("hopper-medium-replay-v2")
-    assert data.env_id == "Hopper-v4" and data.score(np.array([3234.3])) == pytest.approx(100)
-    assert load_dataset("pen-human-v1").env_id == "AdroitHandPen-v1"
+# ---- D4RL's names --------------------------------------------------------------------------------
+FILES = "hopper-medium-v2=hopper_medium-v2 d4rl/hopper/expert-v2=hopper_expert-v2 "
+FILES += "hopper-full-replay-v2=hopper_full_replay-v2 pen-expert-v1=pen-expert-v1"
+
+
+@pytest.mark.parametrize("pair", FILES.split())
+def test_d4rls_names_look_in_its_cache(pair):
+    name, file = pair.split("=")
+    hopper = dict(width=11, action_width=3, env_id="Hopper-v4", steps=1000, best=3234.3)
+    pen = dict(width=45, action_width=24, env_id="AdroitHandPen-v1", steps=100, best=3076.833102)
+    task = pen if "pen" in name else hopper
+    make_d4rl(Path(f"d4rl/{file}.hdf5"), width=task["width"], action_width=task["action_width"])
+    data = load_dataset(name)
+    assert data.envs[0].spec.id == task["env_id"] and len(data.transitions.state) == 56
+    assert data.envs[0].spec.max_episode_steps == task["steps"]
+    assert data.score(np.array([task["best"]])) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_names_that_fit_no_simulator_say_why(name, refuses, fails):
+    for message in (refuses(name), fails("--env", name)):
+        assert name in message and REASONS[name] in message
 
 
 def test_download_is_kept_only_when_whole(tmp_path, monkeypatch, fails):
-    whole = tmp_path / "web" / "gym_mujoco_v2" / "hopper_medium-v2.hdf5"
+    whole = tmp_path / "web" / HOPPER
     make_d4rl(whole, width=11, action_width=3)
     monkeypatch.setattr(d4rl_to_minari, "URL", (tmp_path / "web").as_uri() + "/")
     content = whole.read_bytes()
     whole.write_bytes(content[: len(content) // 2])
-    assert "cannot download" in fails("--env", "hopper-medium-v2")
-    assert not (tmp_path / "d4rl" / "hopper_medium-v2.hdf5").exists()
-    assert not (tmp_path / "minari" / "d4rl").exists()
+    assert HOPPER in fails("--env", "hopper-medium-v2")
+    assert not Path("d4rl/hopper_medium-v2.hdf5").exists() and not Path("minari/d4rl").exists()
     whole.write_bytes(content)
     assert len(load_dataset("hopper-medium-v2").transitions.state) == 56
-    assert (tmp_path / "d4rl" / "hopper_medium-v2.hdf5").read_bytes() == content
 
 
-def test_the_command(tmp_path, run_main, cli, fails):
-    make_d4rl(tmp_path / "file.hdf5")
-    code, out, err = run_main(d4rl_to_minari, "file.hdf5", *ENV)
-    assert code == 0 and "--env my/file-v0" in out, err
-    assert cli("--env", "my/file-v0", *TINY_FLAGS, "--out", "run")[0] == 0
-    assert "is there already" in fails("file.hdf5", *ENV, module=d4rl_to_minari)
-    assert "--env-id" in fails("file.hdf5", module=d4rl_to_minari)
-    assert "no file" in fails("other.hdf5", *ENV[:3], "my/other-v0", module=d4rl_to_minari)
-    assert "antmaze-umaze" in fails("antmaze-umaze-v0", module=d4rl_to_minari)
-    assert "hopper-medium-v2" in fails("hopper-medum-v2", module=d4rl_to_minari)
-    unknown = ["file.hdf5", "--env-id", "NoSuchThing-v0", "--name", "my/other-v0"]
-    assert "NoSuchThing" in fails(*unknown, module=d4rl_to_minari)
+@pytest.mark.parametrize("content", [None, b"\x89HDF\r\n\x1a\n half", b"<html>403</html>"])
+def test_downloads_that_fail_say_address_file_and_what_to_do(content, refuses, fails, tmp_path):
+    path = tmp_path / "d4rl/hopper_medium-v2.hdf5"
+    if content:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    for message in (fails("--env", "hopper-medium-v2"), refuses("hopper-medium-v2")):
+        assert str(path) in message and f"http://127.0.0.1:9/{HOPPER}" in message
+        assert ("delete it and run again" if content else "by hand") in message
 
 
-EMPTY = {
-    "observations": np.zeros((0, 4), "f4"),
-    "actions": np.zeros((0, 1), "f4"),
-    "rewards": np.zeros(0, "f4"),
-    "terminals": np.zeros(0, bool),
-    "timeouts": np.zeros(0, bool),
-}
+# ---- A file of one's own -------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["my/file-v0", "hopper-mine-v0", "lab/deep/data-v12"])
+def test_the_printed_command_works(name, run_main, cli, no_curves):
+    make_d4rl(Path("file.hdf5"))
+    code, out, err = run_main(d4rl_to_minari, *OPTIONS[:4], name)
+    assert code == 0 and out.endswith(f"python diffusion_ql.py --env {name}\n"), err
+    code, _, err = cli("--env", name, *TINY_FLAGS, "--out", "run")
+    assert code == 0 and Path("run/result.json").exists(), err
+
+
+BAD_NAMES = ["my/hopper", "hopper", "two words-v0", "my//file-v0", "../a-v0"]  # to Minari
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "hopper-medium-v2", "pen-human-v1"])
+def test_names_that_minari_or_d4rl_would_not_find_again(name, refuses, tmp_path):
+    """D4RL's own names are refused, because --env with them leads to D4RL's data."""
+    assert name in refuses(*OPTIONS[:4], name)
+    assert not list(tmp_path.glob("**/main_data.hdf5"))
+
+
+UNFIT = "Goal-v0 AntMaze_UMaze-v4 FrankaKitchen-v1 Categories-v0 Pixels-v0 CartPole-v1 Hopper-v2 "
+UNFIT += "NoSuchThing-v0 not_there:Env-v0"
+
+
+@pytest.mark.parametrize("env_id", UNFIT.split())
+def test_environments_that_do_not_fit(env_id, refuses):
+    assert env_id in refuses("file.hdf5", "--env-id", env_id, "--name", "my/file-v0")
+
+
+def test_commands_that_miss_something(refuses):
+    assert "--env-id" in refuses("file.hdf5")
+    assert "--name" in refuses(*OPTIONS[:3])
+    assert "no file" in refuses("other.hdf5", *OPTIONS[1:])
+    convert(Path("file.hdf5"), PENDULUM, "my/file-v0")
+    assert "is there already" in refuses(*OPTIONS)
 
 
 @pytest.mark.parametrize(
-    "change, says",
+    "says, change",
     [
-        ({"rewards": None}, "has no rewards"),
-        ({"rewards": np.zeros(59, "f4")}, "lengths"),
-        ({"observations": np.zeros((60, 5), "f4")}, "wide"),
-        ({"observations": np.zeros(60, "f4")}, "wide"),
-        ({"actions": np.zeros((60, 2), "f4")}, "wide"),
-        ({"observations": np.full((60, 4), np.nan, "f4")}, "NaN"),
-        ({"rewards": np.full(60, np.inf, "f4")}, "NaN or infinity"),
-        ({"actions": np.full((60, 1), 3.1, "f4")}, "out of the bounds"),
-        (EMPTY, "no transitions"),
+        ("has no rewards, timeouts", {"rewards": None, "timeouts": None}),
+        ("lengths", {"rewards": np.zeros(59)}),
+        ("rewards", {"rewards": np.zeros((60, 2))}),
+        ("rewards", {"rewards": 1.0}),
+        ("wide", {"observations": np.zeros((60, 5))}),
+        ("NaN or infinity in actions", {"actions": np.full((60, 1), np.nan)}),
+        ("NaN or infinity in rewards", {"rewards": np.full(60, np.inf)}),
+        ("out of the bounds", {"actions": np.full((60, 1), 3.1)}),
+        ("no transitions", {"n": 1}),
     ],
 )
-def test_files_that_do_not_fit(change, says, fails, tmp_path):
-    make_d4rl(tmp_path / "bad.hdf5", **change)
-    assert says in fails("bad.hdf5", *ENV, module=d4rl_to_minari)
-    assert not (tmp_path / "minari" / "my").exists()
+def test_files_that_do_not_fit(says, change, refuses):
+    make_d4rl(Path("file.hdf5"), **change)
+    message = refuses(*OPTIONS)
+    assert says in message and "file.hdf5" in message and not Path("minari/my").exists()
 
 
-def test_files_that_cannot_be_read(fails, tmp_path):
-    (tmp_path / "text.hdf5").write_text("not HDF5")
-    assert "cannot read" in fails("text.hdf5", *ENV, module=d4rl_to_minari)
-    make_d4rl(tmp_path / "half.hdf5")
-    content = (tmp_path / "half.hdf5").read_bytes()
-    (tmp_path / "half.hdf5").write_bytes(content[: len(content) // 2])
-    assert "cut off" in fails("half.hdf5", *ENV, module=d4rl_to_minari)
+def test_files_that_cannot_be_read(refuses):
+    Path("file.hdf5").write_bytes(Path("file.hdf5").read_bytes()[:2000])
+    assert "cut off" in refuses(*OPTIONS)
+    Path("file.hdf5").write_text("not HDF5")
+    assert "cannot read" in refuses(*OPTIONS)
+    with h5py.File("file.hdf5", "w") as file:
+        for key in d4rl_to_minari.KEYS:
+            file.create_group(key)
+    assert "observations" in refuses(*OPTIONS)
 
 
-def test_a_killed_conversion_leaves_nothing(tmp_path, monkeypatch):
-    make_d4rl(tmp_path / "file.hdf5")
-
-    def power_cut(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
+def test_a_killed_conversion_leaves_nothing(monkeypatch):
+    make_d4rl(Path("file.hdf5"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        power_cut = Mock(side_effect=KeyboardInterrupt)
         patch.setattr(d4rl_to_minari.minari, "create_dataset_from_buffers", power_cut)
-        with pytest.raises(KeyboardInterrupt):
-            convert(tmp_path / "file.hdf5", "InvertedPendulum-v5", "my/file-v0")
-    assert not (tmp_path / "minari/my/file-v0").exists()
-    convert(tmp_path / "file.hdf5", "InvertedPendulum-v5", "my/file-v0")
+        convert(Path("file.hdf5"), PENDULUM, "my/file-v0")
+    assert not Path("minari/my/file-v0").exists()
+    convert(Path("file.hdf5"), PENDULUM, "my/file-v0")
+
+
+def test_the_kitchen_starts_like_d4rls(kitchen):
+    env = make_env(kitchen.env_spec)
+    assert env.spec.max_episode_steps == 280 and kitchen.score(np.array([4])) == [100]
+    starts = np.stack([env.reset(seed=seed)[0] for seed in range(20)])
+    file = np.stack([observations[0] for observations, _ in demonstrations()])
+    away = np.abs(starts - file.mean(axis=0))
+    spread = np.ptp(file, axis=0)
+    assert away[:, :9].max() < 0.12  # joints
+    assert (away[:, 9:30] < 1.2 * spread[9:30]).all()  # objects: within the noise of D4RL's robot
+    assert (np.ptp(starts, axis=0)[9:30] > 0.5 * spread[9:30]).all()  # which is there, too
+    assert (away[:, 30:] < 1e-6).all()  # the goal
+
+
+@pytest.mark.parametrize("number", [0, 7, 18])
+def test_a_demonstration_finishes_all_tasks_in_the_kitchen(number, kitchen):
+    """Steered to its position targets: an action is a velocity, held for 0.16 s."""
+    env = make_env(kitchen.env_spec)
+    state, _ = env.reset(seed=number)
+    for observation, action in zip(*demonstrations()[number], strict=True):
+        target = observation[:9] + 0.16 * action
+        state, _, finished, _, info = env.step(np.clip((target - state[:9]) / 0.16, -1, 1))
+        if finished:
+            break
+    assert finished and len(info["episode_task_completions"]) == 4

@@ -1,431 +1,482 @@
-"""The training loop as its users meet it: run folder, resuming, compiling, and what goes wrong."""
+"""The training loop as its users meet it: run folder, resuming, forks, and what goes wrong."""
 
-import csv
+import copy
 import json
+import random
+import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
+import conftest as kit
 import numpy as np
 import pytest
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
-from conftest import TINY, TINY_FLAGS, flags
+from conftest import ENV, HALF, LONG, TINY, TINY_FLAGS, Fork, ForkArgs, changed, flags
 
 import diffusion_ql
-from diffusion_ql import Args, Batch, DiffusionQL, evaluate, load_dataset, train
+from diffusion_ql import Args, Batch, DiffusionQL, evaluate, load_agent, load_dataset, train
 
-SCRIPT = Path(diffusion_ql.__file__)
-ENV = "test/pendulum-v0"
-
-
-@pytest.fixture(autouse=True)
-def dataset(pendulum):
-    return pendulum
+pytestmark = pytest.mark.usefixtures("pendulum", "no_curves")
 
 
-def files(folder):
-    """The contents of a run folder, but for TensorBoard's (with the time of day) and the folder's
-    own name in config.json."""
-    contents = {}
-    for path in Path(folder).iterdir():
-        if "tfevents" not in path.name and path.name != "config.json":
-            contents[path.name] = path.read_bytes()
-    return contents
-
-
-def checkpoint(folder):
-    return torch.load(Path(folder) / "checkpoint.pt", weights_only=True)
-
-
-def step_of(folder):
-    return checkpoint(folder)["_extra_state"]["log"][0]
-
-
-def assert_equal_weights(a, b):
-    a = checkpoint(a)
-    b = checkpoint(b)
-    assert a.keys() == b.keys()
-    for name in a.keys() - {"_extra_state"}:
-        assert torch.equal(a[name], b[name]), name
-
-
-def some_agent(**settings):
-    args = Args(hidden_dim=8, batch_size=4, device="cpu", ema_start=0, ema_every=1, **settings)
-    return DiffusionQL(3, 1, args), Batch(*[torch.rand(4, width) for width in (3, 1, 3, 1, 1)])
-
-
-def test_run_folder(cli):
-    code, out, err = cli("--env", ENV, *TINY_FLAGS, "--out", "run", "--eta", 0.7)
-    assert code == 0, err
-    names = {"progress.csv", "curves.png", "checkpoint.pt", "result.json"}
-    assert files("run").keys() == names
-    assert any("tfevents" in path.name for path in Path("run").iterdir())
-    config = json.loads(Path("run/config.json").read_text())
-    assert config["eta"] == 0.7 and config["env"] == ENV
-    rows = list(csv.DictReader(open("run/progress.csv")))
-    assert [row["step"] for row in rows] == ["10", "20"]
-    assert "run folder: run" in out and "final score" in out
-    result = json.loads(Path("run/result.json").read_text())
-    assert result["final"]["score"] == float(rows[-1]["score"])
-    assert result["online"]["score"] == max(float(row["score"]) for row in rows)
+# ---- The run folder ------------------------------------------------------------------------------
+def test_run_folder():
+    options = ["--env", ENV, *TINY_FLAGS, "--out", "run", "--eta", 0.7]
+    code, out, err = kit.finish(kit.start(*options))
+    assert code == 0 and "run folder: run" in out and "final score" in out, err
+    names = {path.name for path in Path("run").iterdir() if "tfevents" not in path.name}
+    files = {"progress.csv", "returns.csv", "curves.png", "checkpoint.pt", "result.json"}
+    assert names == files | {"config.json", "agents"}
+    assert {path.name for path in Path("run/agents").iterdir()} == {"10.pt", "20.pt"}
     assert Path("run/curves.png").read_bytes().startswith(b"\x89PNG")
-    assert result["final"]["score"] == evaluate_checkpoint("run")
+    config = kit.config("run")
+    assert config["method"] == "diffusion_ql.DiffusionQL" and config["dims"] == [4, 1]
+    assert config["settings"]["eta"] == 0.7 and config["versions"]["torch"] == torch.__version__
 
 
-def evaluate_checkpoint(folder):
-    """The score of a checkpoint, as a notebook would work it out."""
-    args = Args(**json.loads(Path(folder, "config.json").read_text()))
-    data = load_dataset(args.env)
-    agent = DiffusionQL(data.state_dim, data.action_dim, args)
-    agent.load_state_dict(checkpoint(folder))
-    return data.score(evaluate(agent, data, args.eval_episodes)).mean()
+def test_scores_are_means_of_the_returns(whole):
+    rows = kit.table("whole/progress.csv")
+    assert [row["step"] for row in rows] == ["10", "20"]
+    for row, returns in zip(rows, kit.table("whole/returns.csv"), strict=True):
+        assert returns.pop("step") == row["step"] and len(returns) == 2
+        scores = load_dataset(ENV).score(np.array(list(returns.values()), float))
+        assert float(row["score"]) == pytest.approx(scores.mean())
+        assert float(row["score_std"]) == pytest.approx(scores.std(), abs=1e-9)
+    assert whole == json.loads(Path("whole/result.json").read_text())
+    assert whole["final"]["score"] == float(rows[-1]["score"])
 
 
-def test_columns_are_means_over_the_period(monkeypatch):
+@pytest.mark.parametrize("which", ["final", "online", "offline", 10])
+def test_load_agent_gives_back_the_agent_that_was_scored(which, whole):
+    step = whole[which]["step"] if which in whole else which
+    agent = load_agent("whole", which)
+    assert agent.step == step
+    returns = evaluate(agent, load_dataset(ENV), episodes=2, seed=(0, step))
+    row = kit.table("whole/returns.csv")[step // 10 - 1]
+    assert returns.tolist() == [float(row["0"]), float(row["1"])]
+
+
+def test_columns_are_means_over_the_period():
     losses = iter([1.0, 2.0, 6.0, 5.0])
-    update = DiffusionQL.update
-
-    def with_made_up_loss(self, batch):
-        return {**update(self, batch), "bc_loss": torch.tensor(next(losses))}
-
-    monkeypatch.setattr(DiffusionQL, "update", with_made_up_loss)
-    settings = {**TINY, "steps": 4, "eval_every": 3}
-    result = train(Args(env=ENV, out="run", top_k=1, compile="off", **settings))
-    rows = list(csv.DictReader(open("run/progress.csv")))
-    assert [float(row["bc_loss"]) for row in rows] == [3.0, 5.0]
-    assert result["offline"]["step"] == 4  # the second-smallest L_d
-    assert result["final"]["step"] == 4
+    made_up = changed(lambda agent, metrics: {**metrics, "bc_loss": torch.tensor(next(losses))})
+    train(Args(env=ENV, out="run", **{**TINY, "steps": 4, "eval_every": 3}), agent_class=made_up)
+    assert [float(row["bc_loss"]) for row in kit.table("run/progress.csv")] == [3.0, 5.0]
 
 
-def test_selections(monkeypatch):
+@pytest.mark.parametrize("top_k, step", [(0, 1), (1, 2), (2, 0), (9, 0)])
+def test_selections(top_k, step):
     """Online by the best score; offline by the (top_k + 1)-th smallest L_d, or the largest."""
-    agent, _ = some_agent(top_k=1)
-    agent.history = [
-        {"step": 0, "score": 5.0, "bc_loss": 3.0},
-        {"step": 1, "score": 9.0, "bc_loss": 1.0},
-        {"step": 2, "score": 7.0, "bc_loss": 2.0},
+    columns = zip((0, 1, 2), (5.0, 9.0, 7.0), (3.0, 1.0, 2.0), strict=True)
+    rows = [dict(step=step, score=score, bc_loss=loss) for step, score, loss in columns]
+    result = diffusion_ql.finish(Args(top_k=top_k), Path("."), {"rows": rows})
+    assert (result["online"]["step"], result["offline"]["step"]) == (1, step)
+
+
+def test_tensorboard_holds_each_step_once():
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(Args(env=ENV, out="run", **{**TINY, "steps": 100, "eval_every": 100}))
+    train(Args(resume="run", steps=200))
+    events = EventAccumulator("run")
+    events.Reload()
+    for name in ("losses/q", "losses/bc_loss", "charts/score"):
+        assert [event.step for event in events.Scalars(name)] == [100, 200]
+
+
+# ---- Stopped and resumed -------------------------------------------------------------------------
+@pytest.mark.parametrize("name, seconds", [("SIGKILL", 60), ("SIGKILL", 0), ("SIGINT", 60)])
+def test_stopped_at_random_and_resumed(name, seconds, monkeypatch):
+    """With a checkpoint before each evaluation, or at every step. Ctrl-C says it in a line."""
+    train(Args(env=ENV, out="whole", **LONG))
+    monkeypatch.setenv("PYTHONPATH", str(Path(diffusion_ql.__file__).parent))
+    code = f"import diffusion_ql as d; d.SAVE_SECONDS = {seconds}; d.main()"
+    process = kit.start(code, "--env", ENV, *flags(**LONG), "--out", "part", script="-c")
+    kit.wait_for("part/agents", process)
+    time.sleep(random.uniform(0, 0.5))
+    process.send_signal(getattr(signal, name))
+    code, _, err = kit.finish(process)
+    if name == "SIGINT":
+        assert code > 0 and "stopped" in err.splitlines()[-1] and "Traceback" not in err, err
+    train(Args(resume="part"))
+    kit.assert_same_run("whole", "part")
+
+
+@pytest.mark.parametrize("number", range(2, 14))  # the first file is config.json
+def test_power_cut_at_any_file(number, whole, monkeypatch):
+    """Each file is whole or absent, and a resumed run ends like one that never stopped."""
+    written = []
+    write = diffusion_ql.write
+
+    def write_half(path, save_to):
+        written.append(path.name)
+        if len(written) == number:
+            path.with_name(f"part-{path.name}").write_text("half")
+            raise SystemExit
+        write(path, save_to)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(diffusion_ql, "write", write_half)
+        train(Args(env=ENV, out="part", **TINY))
+    train(Args(resume="part"))
+    kit.assert_same_run("whole", "part")
+
+
+def test_a_run_can_train_longer_and_be_evaluated_more_rarely(cli, whole):
+    code, out, err = cli("--resume", "whole")  # nothing left to train: the score
+    assert code == 0 and "final score" in out, err
+    assert cli("--resume", "whole", "--steps", 30)[0] == 0
+    train(Args(env=ENV, out="longer", **{**TINY, "steps": 30}))
+    kit.assert_same_run("whole", "longer")
+    assert cli("--resume", "whole", "--steps", 70, "--eval-every", 35)[0] == 0
+    assert [row["step"] for row in kit.table("whole/progress.csv")] == [
+        "10",
+        "20",
+        "30",
+        "35",
+        "70",
     ]
-    result = diffusion_ql.finish(agent, Path("."))
-    assert (result["online"]["step"], result["offline"]["step"]) == (1, 2)
-    agent.args.top_k = 9
-    assert diffusion_ql.finish(agent, Path("."))["offline"]["step"] == 0
 
 
-def test_another_seed_is_another_run():
-    for out, seed in (("a", 5), ("b", 5), ("c", 6)):
-        train(Args(env=ENV, out=out, seed=seed, **TINY))
-    assert files("a") == files("b")
-    assert files("a")["progress.csv"] != files("c")["progress.csv"]
+@pytest.mark.parametrize("change", ["lr=0.1", "hidden_dim=32", "env=two-roads", "steps=19"])
+def test_what_a_resumed_run_refuses(change, fails, whole):
+    before = Path("whole/config.json").read_bytes()
+    name, value = change.split("=")
+    value = value if name == "env" else type(getattr(Args(), name))(value)
+    says = "has made 20 steps" if name == "steps" else f"keeps its settings.* {name}"
+    with pytest.raises(ValueError, match=says):
+        train(Args(resume="whole", **{name: value}))
+    assert re.search(says, fails("--resume", "whole", *flags(**{name: value})))
+    assert Path("whole/config.json").read_bytes() == before
 
 
-def start_and_stop(number, *options):
-    """Starts a run, stops it by a signal after its first evaluation; returns code and errors."""
-    command = [sys.executable, SCRIPT, "--env", ENV, *options, "--out", "part"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not Path("part/checkpoint.pt").exists():
-        time.sleep(0.02)
-        assert process.poll() is None, process.stderr.read()
-    process.send_signal(number)
-    err = process.communicate(timeout=60)[1]
-    return process.returncode, err
+@pytest.mark.parametrize("content", ["{", "[]", '{"env": "of an older run"}'])
+def test_damaged_run_folders(content, fails, whole):
+    for file, option in (("checkpoint.pt", "--resume"), ("agents/20.pt", "--evaluate")):
+        Path("whole", file).write_bytes(Path("whole", file).read_bytes()[:500])
+        assert f"whole/{file}" in fails(option, "whole")
+    Path("whole/agents/20.pt").unlink()
+    assert "no agent" in fails("--evaluate", "whole")
+    Path("whole/config.json").write_text(content)
+    for option in ("--resume", "--evaluate"):
+        assert "whole is no run folder" in fails(option, "whole")
+        assert "nowhere is no run folder" in fails(option, "nowhere")
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_stopped_and_resumed_is_as_if_nothing_had_happened(name):
-    settings = {**TINY, "steps": 300, "eval_every": 100}
-    whole = train(Args(env=ENV, out="whole", **settings))
-    code, err = start_and_stop(getattr(signal, name), *flags(**settings))
-    assert code == (-9 if name == "SIGKILL" else 130), err
-    assert 100 <= step_of("part") < 300 and not Path("part/result.json").exists()
-    if name != "SIGKILL":
-        assert "--resume part" in err and "Traceback" not in err
-    command = [sys.executable, SCRIPT, "--resume", "part"]
-    subprocess.run(command, check=True, capture_output=True)
-    assert_equal_weights("whole", "part")
-    assert files("whole").keys() == files("part").keys()
-    for file in ("progress.csv", "result.json", "curves.png"):
-        assert files("whole")[file] == files("part")[file], file
-    assert json.loads(Path("part/result.json").read_text()) == whole
+# ---- Agents --------------------------------------------------------------------------------------
+def test_each_loss_moves_its_own_network():
+    agent, batch = kit.some_agent()
+
+    def step_of_critics():
+        agent.descend(agent.critic_loss(batch)[0], agent.critic_optimizer)
+
+    def step_of_policy():
+        agent.descend(agent.policy_loss(batch)[0], agent.actor_optimizer)
+
+    assert kit.moved_by(agent, step_of_critics) == {"critic"}
+    assert kit.moved_by(agent, step_of_policy) == {"actor"}
+    everything = {"actor", "critic", "ema_actor", "critic_target"}
+    assert kit.moved_by(agent, lambda: agent.update(batch)) == everything
+    agent.critic_loss(batch)[0].backward()  # update leaves nothing frozen
+    for network in (agent.ema_actor, agent.critic_target):  # else autograd's graph would grow
+        assert all(p.is_leaf and not p.requires_grad for p in network.parameters())
 
 
-def test_every_5000_steps_there_is_a_checkpoint(monkeypatch):
-    """Also between two evaluations. The steps before are skipped here."""
-    train(Args(env=ENV, out="run", **TINY))
-    saved = checkpoint("run")
-    saved["_extra_state"]["log"][0] = 4997
-    torch.save(saved, "run/checkpoint.pt")
-    update = DiffusionQL.update
+def test_learning_rates_fall_along_a_cosine_and_resume():
+    rates = []
 
-    def dies_at_5002(self, batch):
-        if self.step == 5002:
-            raise SystemExit
-        return update(self, batch)
-
-    monkeypatch.setattr(DiffusionQL, "update", dies_at_5002)
-    settings = {**TINY, "steps": 5010, "eval_every": 5010}
-    with pytest.raises(SystemExit):
-        train(Args(env=ENV, resume="run", compile="off", **settings))
-    assert step_of("run") == 5000
-
-
-def test_killed_between_two_evaluations(monkeypatch):
-    """A run goes on from a checkpoint between them, its sums of metrics included."""
-    settings = {**TINY, "steps": 12, "eval_every": 8}
-    train(Args(env=ENV, out="whole", **settings))
-    update = DiffusionQL.update
-
-    def save_and_die(self, batch):
-        metrics = update(self, batch)
-        if self.step == 5:
-            self.totals.update(metrics, steps=1)
-            diffusion_ql.save(self, Path("part/checkpoint.pt"))
-            raise SystemExit
+    def watch(agent, metrics):
+        optimizers = (agent.actor_optimizer, agent.critic_optimizer)
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
         return metrics
 
-    with monkeypatch.context() as patch:
-        patch.setattr(DiffusionQL, "update", save_and_die)
-        with pytest.raises(SystemExit):
-            train(Args(env=ENV, out="part", **settings))
-    assert step_of("part") == 5
-    train(Args(**{**json.loads(Path("part/config.json").read_text()), "resume": "part"}))
-    assert_equal_weights("whole", "part")
-    assert files("whole")["progress.csv"] == files("part")["progress.csv"]
+    args = Args(env=ENV, out="run", lr=1e-3, critic_lr=4e-3, lr_decay=True, **TINY)
+    train(args, agent_class=changed(watch))
+    cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    np.testing.assert_allclose(rates, np.outer(cosine, [1e-3, 4e-3]))
+    train(Args(resume="run", steps=40), agent_class=changed(watch))
+    assert rates[30] == pytest.approx([cosine[15] * 1e-3, cosine[15] * 4e-3])
 
 
-def test_stopped_before_the_first_evaluation_and_ended_there(cli):
-    """--steps that are reached already: the run is scored where it stands."""
-    train(Args(env=ENV, out="run", **TINY))
-    saved = checkpoint("run")
-    saved["_extra_state"]["log"][1].clear()
-    saved["_extra_state"]["log"][2].update({"steps": 1, "bc_loss": torch.tensor(1.0)})
-    torch.save(saved, "run/checkpoint.pt")
-    code, out, err = cli("--resume", "run", "--steps", 15)
-    assert code == 0 and "final score" in out, err
-    assert json.loads(Path("run/result.json").read_text())["final"]["step"] == 20
+def test_tensors_are_where_the_agent_is():
+    """The device "meta" mixes with no other, so every new tensor has to follow the input."""
+    agent, batch = kit.some_agent(max_q_backup=True)
+    with torch.device("meta"):  # nor is the default device asked
+        assert (agent.act(batch.state).abs() > 1e-9).all()
+        assert all(torch.isfinite(value) for value in agent.update(batch).values())
+    agent.to("meta")
+    batch = Batch(*[column.to("meta") for column in batch])
+    results = (agent.act(batch.state), agent.critic_loss(batch)[0], agent.policy_loss(batch)[0])
+    assert {result.device.type for result in results} == {"meta"}
 
 
-def test_killed_before_the_first_checkpoint(cli):
-    train(Args(env=ENV, out="whole", **TINY))
-    train(Args(env=ENV, out="part", **TINY))
-    for name in files("part"):
-        Path("part", name).unlink()
-    assert cli("--resume", "part")[0] == 0
-    assert files("whole") == files("part")
+def test_a_copy_of_a_compiled_agent_uses_its_own_networks(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    agent, batch = kit.some_agent(compile="default")
+    diffusion_ql.compile_losses(agent)
+    copied = copy.deepcopy(agent)
+    for parameter in copied.critic.parameters():
+        parameter.data.zero_()
+    assert copied.critic_loss(batch)[1]["q"] == 0 != agent.critic_loss(batch)[1]["q"]
 
 
-def test_resuming_can_train_longer_but_not_otherwise(cli, fails):
-    assert cli("--env", ENV, *TINY_FLAGS, "--out", "run")[0] == 0
-    assert "keeps its settings" in fails("--resume", "run", "--lr", 0.1)
-    assert "no run folder" in fails("--resume", "nowhere")
-    assert "checkpoint.pt" in files("run")
-    code, out, _ = cli("--resume", "run")  # nothing left to train: the score
-    assert code == 0 and "final score" in out
-    assert cli("--resume", "run", "--steps", 30)[0] == 0
-    train(Args(env=ENV, out="longer", **{**TINY, "steps": 30}))
-    assert_equal_weights("run", "longer")
-    Path("run/checkpoint.pt").write_bytes(Path("run/checkpoint.pt").read_bytes()[:500])
-    assert "run/checkpoint.pt is damaged" in fails("--resume", "run", "--steps", 40)
-    Path("run/config.json").write_text("{")
-    assert "no run folder" in fails("--resume", "run")
-
-
-def test_files_are_whole_or_absent(monkeypatch):
-    train(Args(env=ENV, out="run", **TINY))
-    before = files("run")
-
-    def power_cut(content, path):
-        Path(path).write_text("half")
-        raise SystemExit
-
-    monkeypatch.setattr(torch, "save", power_cut)
-    with pytest.raises(SystemExit):
-        train(Args(env=ENV, resume="run", **{**TINY, "steps": 30}))
-    after = files("run")
-    assert after["checkpoint.pt"] == before["checkpoint.pt"]
-    assert after["result.json"] == before["result.json"]
-
-
-def test_averages_take_no_gradients():
-    """Else every step would hang a piece of autograd's graph on them, and memory would grow."""
-    agent, batch = some_agent()
-    metrics = agent.update(batch)
-    for network in (agent.ema_actor, agent.critic_target):
-        assert all(p.is_leaf and not p.requires_grad for p in network.parameters())
-    assert not any(value.requires_grad for value in metrics.values())
-
-
-def test_each_step_moves_its_own_network():
-    """There is one Adam: the critics' step must leave the policy alone, and the other way round."""
-    agent, batch = some_agent()
-    before = {name: p.clone() for name, p in agent.named_parameters()}
-    agent.descend(*agent.critic_loss(batch), agent.critic)
-    moved = {
-        name.split(".")[0] for name, p in agent.named_parameters() if (p != before[name]).any()
-    }
-    assert moved == {"critic"}
-    before = {name: p.clone() for name, p in agent.named_parameters()}
-    agent.critic.requires_grad_(False)
-    agent.descend(*agent.policy_loss(batch), agent.actor)
-    moved = {
-        name.split(".")[0] for name, p in agent.named_parameters() if (p != before[name]).any()
-    }
-    assert moved == {"actor"}
-
-
-def test_behavior_cloning_has_no_critics(cli):
-    code, _, _ = cli("--env", ENV, *TINY_FLAGS, "--algo", "bc", "--out", "run")
-    assert code == 0
-    rows = list(csv.DictReader(open("run/progress.csv")))
-    assert "critic_loss" not in rows[0] and float(rows[1]["bc_loss"]) > 0
-    torch.manual_seed(0)
-    fresh = DiffusionQL(4, 1, Args(**TINY))
-    saved = checkpoint("run")
-    for name, tensor in fresh.state_dict().items():
-        if "critic" in name:
-            assert torch.equal(saved[name], tensor), name
-
-
-def test_a_loss_that_is_not_finite_ends_training(fails, monkeypatch):
-    update = DiffusionQL.update
-
-    def breaks_at_step_17(self, batch):
-        metrics = update(self, batch)
-        return {**metrics, "critic_loss": torch.tensor(torch.nan)} if self.step == 17 else metrics
-
-    monkeypatch.setattr(DiffusionQL, "update", breaks_at_step_17)
-    message = fails("--env", ENV, *TINY_FLAGS, "--out", "run", code=1)
-    assert "not finite" in message and "--lr" in message
-    assert step_of("run") == 10
-
-
-@pytest.mark.parametrize(
-    "options, says",
-    [
-        (["--steps", "0"], "--steps: give"),
-        (["--lr", "nan"], "--lr: give"),
-        (["--lr", "-1"], "--lr: give"),
-        (["--critic-lr", "0"], "--critic_lr: give"),
-        (["--batch-size", "0"], "--batch_size: give"),
-        (["--hidden-dim", "-3"], "--hidden_dim: give"),
-        (["--eval-every", "-5"], "--eval_every: give"),
-        (["--batch-size", "many"], "--batch-size"),
-        (["--reward-tune", "double"], "normalize"),
-        (["--learning-rate", "1"], "--learning-rate"),
-        (["--device", "cuda"], "--device cpu"),
-        (["--compile", "maybe"], "--compile"),
-    ],
-)
-def test_nonsense_on_the_command_line(options, says, cli):
-    if options[-1] == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    tiny = [option for option in TINY_FLAGS if not option.startswith(options[0])]
-    code, _, err = cli("--env", ENV, *tiny, *options)
-    assert code == 2 and says in err and "Traceback" not in err
-    assert not Path("runs").exists()
-
-
-def test_output_folder(fails):
-    Path("file").write_text("")
-    assert "--out" in fails("--env", ENV, *TINY_FLAGS, "--out", "file/run")
-    train(Args(env=ENV, out="run", **TINY))
-    assert "holds a run already" in fails("--env", ENV, *TINY_FLAGS, "--out", "run")
-
-
-def test_help_shows_the_tasks_own_settings(cli):
-    code, out, _ = cli("--env", "antmaze-large-play", "--help")
-    assert code == 0 and "(default: 4.5)" in out and "(default: cql_antmaze)" in out
-    for name in Args.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')}" in out
-
-
-class ImplicitQ(DiffusionQL):
-    """IQL's critics in a few lines: a third network, without a trick."""
-
-    def __init__(self, state_dim, action_dim, args):
-        super().__init__(state_dim, action_dim, args)
-        self.value = nn.Linear(state_dim, 1)
-        self.optimizer.add_param_group({"params": self.value.parameters(), "lr": args.critic_lr})
-
-    def critic_loss(self, batch):
-        with torch.no_grad():
-            target_q = torch.minimum(*self.critic_target(batch.state, batch.action))
-            target = batch.reward + self.args.discount * batch.not_done * self.value(
-                batch.next_state
-            )
-        error = target_q - self.value(batch.state)
-        value_loss = (torch.where(error > 0, 0.7, 0.3) * error.square()).mean()
-        q1, q2 = self.critic(batch.state, batch.action)
-        loss = F.mse_loss(q1, target) + F.mse_loss(q2, target) + value_loss
-        return loss, {"critic_loss": loss, "value_loss": value_loss}
-
-
-def test_a_fork_with_a_third_network_trains_and_resumes():
-    result = train(Args(env=ENV, out="whole", **TINY), agent_class=ImplicitQ)
-    assert np.isfinite(result["final"]["value_loss"])
-    torch.manual_seed(0)
-    fresh = ImplicitQ(4, 1, Args(**TINY))
-    assert not torch.equal(fresh.value.weight, checkpoint("whole")["value.weight"])
-    train(Args(env=ENV, out="part", **{**TINY, "steps": 10}), agent_class=ImplicitQ)
-    train(Args(env=ENV, resume="part", **TINY), agent_class=ImplicitQ)
-    assert_equal_weights("whole", "part")
-
-
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-
-
-@needs_compiler
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_compiled_losses_are_the_plain_ones(monkeypatch):
     """To rounding, with the random numbers of the uncompiled code; and resuming is exact."""
     monkeypatch.setattr("torch._inductor.config.fallback_random", True)
-    settings = {**TINY, "n_timesteps": 2, "max_q_backup": True, "ema_start": 0}
-    for choice in ("off", "on"):
-        train(Args(env=ENV, out=choice, compile=choice, **settings))
-    plain = checkpoint("off")
-    compiled = checkpoint("on")
-    for name in plain.keys() - {"_extra_state"}:
-        torch.testing.assert_close(compiled[name], plain[name], rtol=1e-3, atol=1e-5, msg=name)
-
-    train(Args(env=ENV, out="part", compile="on", **{**settings, "steps": 10}))
-    train(Args(env=ENV, resume="part", compile="on", **settings))
-    assert_equal_weights("on", "part")
-    assert files("on")["progress.csv"] == files("part")["progress.csv"]
+    settings = {**TINY, "n_timesteps": 1, "max_q_backup": True, "ema_start": 0}
+    for mode in ("off", "default"):
+        train(Args(env=ENV, out=mode, compile=mode, **settings))
+    agents = [kit.checkpoint(mode)["agent"] for mode in ("off", "default")]
+    torch.testing.assert_close(*agents, rtol=1e-3, atol=1e-5)
+    train(Args(env=ENV, out="part", compile="default", **{**settings, "steps": 10}))
+    train(Args(resume="part", steps=20))
+    kit.assert_same_run("default", "part")
 
 
-def test_where_compiling_fails(cli, fails, monkeypatch):
+def test_where_nothing_can_be_compiled(cli, monkeypatch):
     """torch.compile fails where a compiled function is first called; then training goes on."""
-
-    def compile_lazily(function, mode):
-        def fail(batch):
-            raise RuntimeError("no compiler")
-
-        return fail
-
-    monkeypatch.setattr(torch, "compile", compile_lazily)
-    assert "no compiler" in fails("--env", ENV, *TINY_FLAGS, "--compile", "on", "--out", "a")
-    update = DiffusionQL.update
-
-    def stops_after_two_steps(self, batch):
-        metrics = update(self, batch)
-        if self.step == 2:
-            raise ZeroDivisionError
-        return metrics
-
-    monkeypatch.setattr(DiffusionQL, "update", stops_after_two_steps)
-    long = [option for option in TINY_FLAGS if not option.startswith("--steps")]
-    with pytest.raises(ZeroDivisionError):
-        cli("--env", ENV, *long, "--steps", "5000", "--eval-every", "5000", "--out", "b")
+    fail = Mock(side_effect=RuntimeError("no compiler"))
+    monkeypatch.setattr(torch, "compile", lambda function, mode: fail)
+    code, out, err = cli("--env", ENV, *flags(**HALF), "--compile", "default")
+    assert code == 0 and "no compiler" in out, err
 
 
-def test_tensorboard_holds_losses_and_scores():
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+# ---- Forks ---------------------------------------------------------------------------------------
+def test_all_that_a_fork_adds_is_saved_and_resumed(monkeypatch):
+    """From a checkpoint between two evaluations, with the sums of metrics since the last one."""
+    result = train(ForkArgs(env=ENV, out="whole", **TINY), agent_class=Fork)
+    assert result["final"]["half"] == 0.5 and result["final"]["count"] == 15.5  # numbers, too
+    state = kit.checkpoint("whole")["agent"]
+    assert state["count"] == 20 and state["mean"] != 0 and state["value_optimizer"]["state"]
+    assert state["actor_optimizer"]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-12)
+    monkeypatch.setattr(diffusion_ql, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(Fork, "dies_at", 13)
+    with pytest.raises(SystemExit):
+        train(ForkArgs(env=ENV, out="part", **TINY), agent_class=Fork)
+    assert kit.checkpoint("part")["agent"]["count"] == 13 and kit.checkpoint("part")["log"]["sums"]
+    shutil.copytree("part", "ended")
+    result = train(ForkArgs(resume="ended", steps=13), agent_class=Fork)
+    assert result["final"]["step"] == 13  # reached before, and scored now
+    monkeypatch.setattr(Fork, "dies_at", None)
+    train(ForkArgs(resume="part"), agent_class=Fork)
+    kit.assert_same_run("whole", "part")
 
-    train(Args(env=ENV, out="run", **{**TINY, "steps": 200, "eval_every": 100}))
-    events = EventAccumulator("run")
-    events.Reload()
-    assert {"charts/score", "losses/bc_loss", "losses/critic_loss"} <= set(events.Tags()["scalars"])
-    assert [event.step for event in events.Scalars("losses/q")] == [100, 200]
+
+def test_what_is_built_from_a_forks_policy_follows():
+    agent, batch = kit.some_agent(Fork)
+    assert {"actor", "ema_actor", "value"} <= kit.moved_by(agent, lambda: agent.update(batch))
+    assert agent.actor.model.final_layer.bias is agent.ema_actor.model.final_layer.bias is None
+
+
+def test_a_script_with_a_fork_and_the_command_line(cli, tmp_path, monkeypatch):
+    """Its method's name is that of its file, so that diffusion_ql.py brings it back, too."""
+    Path("my_fork.py").write_text(
+        "import conftest, diffusion_ql\nclass Mine(conftest.Fork): pass\n"
+        "if __name__ == '__main__': diffusion_ql.main(Mine)"
+    )
+    folders = (Path(diffusion_ql.__file__).parent, Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", ":".join(map(str, folders)))
+    options = ["--env", ENV, *flags(**HALF), "--expectile", 0.9, "--out", "run"]
+    code, _, err = kit.finish(kit.start(*options, script="my_fork.py"))
+    assert code == 0 and kit.config("run")["settings"]["expectile"] == 0.9, err
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli("--resume", "run", "--steps", 20)[0] == 0
+    assert (
+        kit.config("run")["method"] == "my_fork.Mine"
+        and kit.checkpoint("run")["agent"]["count"] == 20
+    )
+    assert "step 20" in cli("--evaluate", "run", "--episodes", 2)[1]
+    shown = cli("--resume", "run", "--help")[1]
+    assert all(f"--{name.replace('_', '-')}" in shown for name in ForkArgs.__dataclass_fields__)
+    assert "(default: 0.9)" in shown
+
+
+def test_another_method_does_not_go_on_with_a_run():
+    train(ForkArgs(env=ENV, out="run", **HALF), agent_class=Fork)
+    train(Args(env=ENV, out="plain", **HALF))
+    with pytest.raises(ValueError, match="conftest.Fork"):
+        train(Args(resume="run"))
+    with pytest.raises(ValueError, match="diffusion_ql.DiffusionQL"):
+        train(ForkArgs(resume="plain"), agent_class=Fork)
+
+
+@pytest.mark.parametrize("module", ["absent", "broken", "__main__"])
+def test_a_method_that_is_not_to_be_found(module, fails, tmp_path, monkeypatch):
+    """No such file, a file that needs what is not installed, and a notebook's class."""
+    monkeypatch.setattr(Fork, "__module__", module)
+    train(ForkArgs(env=ENV, out="run", **HALF), agent_class=Fork)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("broken.py").write_text("import not_installed")
+    for option in ("--resume", "--evaluate"):
+        assert f"{module}.Fork" in fails(option, "run")
+    assert load_agent("run", agent_class=Fork).args.expectile == 0.7
+
+
+@pytest.mark.parametrize("part", ["actor", "actor.model", "critic"])
+def test_networks_that_come_too_late_are_refused(part):
+    class Late(DiffusionQL):
+        def __init__(self, state_dim, action_dim, args):
+            super().__init__(state_dim, action_dim, args)
+            self.set_submodule(part, copy.deepcopy(self.get_submodule(part)))
+
+    with pytest.raises(ValueError, match=f"no optimizer .* {part}"):
+        train(Args(env=ENV, out="run", **TINY), agent_class=Late)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("first", [5, 15, 99])
+def test_a_metric_may_be_missing_at_first_or_always(first):
+    def without(agent, metrics):
+        return metrics if agent.step > first else {"critic_loss": metrics["critic_loss"]}
+
+    result = train(Args(env=ENV, **TINY), agent_class=changed(without))
+    assert result["offline"] is None if first == 99 else result["offline"]["step"] == 20
+
+
+@pytest.mark.parametrize("name", ["step", "score", "score_std", "return"])
+def test_metrics_have_names_of_their_own(name):
+    named = changed(lambda agent, metrics: {**metrics, name: 1.0})
+    with pytest.raises(ValueError, match=f"column {name} already"):
+        train(Args(env=ENV, out="run", **TINY), agent_class=named)
+
+
+# ---- Other ways to run it ------------------------------------------------------------------------
+def test_in_a_thread_and_ctrl_c_after_training(whole):
+    with ThreadPoolExecutor() as pool:
+        pool.submit(train, Args(env=ENV, out="thread", **TINY)).result()
+    kit.assert_same_run("whole", "thread")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_two_first_runs_at_once():  # the default dataset is not there yet
+    options = [*flags(**HALF), "--compile", "off"]
+    runs = [kit.start("--seed", seed, *options, "--out", f"run-{seed}") for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        code, _, err = kit.finish(run)
+        assert code == 0 and Path(f"run-{seed}/result.json").exists(), err
+
+
+def test_a_copy_of_the_file_alone():
+    """It trains on Minari's datasets, and says in a line what is missing for the others."""
+    shutil.copy(diffusion_ql.__file__, "one_file.py")
+    missing = {ENV: None, "two-roads": "toy_experiments", "hopper-medium-v2": "d4rl_to_minari"}
+    options = [*flags(**HALF), "--compile", "off"]
+    runs = [kit.start("--env", env, *options, script="one_file.py") for env in missing]
+    for run, file in zip(runs, missing.values(), strict=True):
+        code, _, err = kit.finish(run)
+        assert code == (2 if file else 0) and "Traceback" not in err, err
+        assert file is None or (file in err and len(err.splitlines()) <= 2)
+
+
+def test_data_of_ones_own(fails):
+    data = diffusion_ql.Dataset(*kit.some_columns(), env="InvertedPendulum-v5")
+    train(Args(out="whole", **TINY), data)
+    train(Args(out="run", **HALF), data)
+    for option in ("--resume", "--evaluate"):
+        assert "own data" in fails(option, "run")
+    with pytest.raises(ValueError, match="own data"):
+        train(Args(resume="run"))
+    train(Args(resume="run", steps=20), data)
+    kit.assert_same_run("whole", "run")
+
+
+def test_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    train(Args(env=ENV, **HALF))
+
+
+def test_evaluate(cli):
+    kit.make_minari("fine/scores-v0", refs=(0, 1))
+    train(Args(env="fine/scores-v0", out="run", ema_start=5, **TINY))
+    scores = []
+    for others in ("", "", "--seed=1", "--which=10", "--act-with=average", "--episodes=11"):
+        code, out, err = cli("--evaluate", "run", "--episodes", 12, *others.split())
+        assert code == 0, err
+        scores.append(out[out.index("step") :])
+    assert "step 20: score" in scores[0] and "12 episodes" in scores[0]
+    assert scores[0] == scores[1] and len(set(scores)) == 5
+
+
+def test_evaluate_draws_episodes_that_training_has_not_seen(cli, monkeypatch, whole):
+    draws = []
+    monkeypatch.setattr(diffusion_ql, "play", lambda *rest: draws.append(rest[2]) or [0.0] * 2)
+    evaluate(load_agent("whole"), load_dataset(ENV), episodes=2, seed=(0, 20))
+    cli("--evaluate", "whole", "--episodes", 2)
+    assert not set(draws[0]) & set(draws[1])
+
+
+@pytest.mark.parametrize("choice, used", [("as trained", "ema_actor"), ("policy", "actor")])
+def test_act_with_the_policy_or_the_average(choice, used, cli, monkeypatch):
+    train(Args(env=ENV, out="run", act_with="average", **HALF))
+    agents = []
+    monkeypatch.setattr(diffusion_ql, "evaluate", lambda a, *_: agents.append(a) or np.zeros(2))
+    assert cli("--evaluate", "run", "--act-with", choice)[0] == 0
+    other = {"ema_actor": "actor", "actor": "ema_actor"}[used]
+    getattr(agents[0], other).sample = None  # is not called
+    assert agents[0].act(torch.zeros(3, 4)).shape == (3, 1)
+
+
+OPTIONS = "--which=15 --which=best --which=offline --episodes=0 --episodes=-1 --seed=-1 --device=no"
+
+
+@pytest.mark.parametrize("option", OPTIONS.split())
+def test_what_evaluate_refuses(option, fails, whole):
+    Path("whole/result.json").write_text(json.dumps({**whole, "offline": None}))
+    name, value = option.split("=")
+    says = value if name == "--which" else name.removeprefix("--")
+    assert says in fails("--evaluate", "whole", option)
+
+
+@pytest.mark.parametrize("env_id, films", [("Line-v0", True), ("Goal-v0", False)])
+def test_evaluate_films_where_the_simulator_can_draw(env_id, films, run_main):
+    kit.make_minari("test/film-v0", env_id, episodes=4)
+    train(Args(env="test/film-v0", out="run", **HALF))
+    code, out, err = run_main(diffusion_ql, "--evaluate", "run", "--episodes", 2, "--video")
+    assert code == (0 if films else 2) and "Traceback" not in err, err
+    assert bool(list(Path("run").glob("video/*.mp4"))) == films
+
+
+# ---- What goes wrong -----------------------------------------------------------------------------
+@pytest.mark.parametrize("seconds", [60, 0])
+def test_a_loss_that_is_not_finite_ends_training(seconds, capsys, monkeypatch):
+    """And no checkpoint of a minute holds it."""
+    nan = torch.tensor(torch.nan)
+    breaks = changed(lambda agent, metrics: {**metrics, "q": nan} if agent.step == 17 else metrics)
+    monkeypatch.setattr(diffusion_ql, "SAVE_SECONDS", seconds)
+    with pytest.raises(SystemExit, match="2"):
+        diffusion_ql.main(breaks, ["--env", ENV, *TINY_FLAGS, "--out", "run"])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: q is nan") and "--lr" in message
+    assert kit.checkpoint("run")["agent"]["step"] < 17
+
+
+NUMBERS = "--steps=0 --lr=nan --lr=-1 --lr=inf --critic-lr=0 --batch-size=0 --hidden-dim=-3 "
+NUMBERS += "--eval-every=-5 --eval-episodes=0 --top-k=-1 --seed=-1 --candidates=0 --batch-size=999"
+WORDS = "--batch-size=many --reward-tune=double --learning-rate=1 --compile=maybe --act-with=mean "
+WORDS += "--device=cuda:99 --device=nonsense"
+
+
+@pytest.mark.parametrize("option", [*NUMBERS.split(), *WORDS.split()])
+def test_nonsense_on_the_command_line(option, cli):
+    name = option.split("=")[0]
+    tiny = [tiny for tiny in TINY_FLAGS if not tiny.startswith(name)]
+    code, _, err = cli("--env", ENV, *tiny, option)
+    assert code == 2 and name in err and "Traceback" not in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name, value", [("reward_tune", "double"), ("act_with", "mean")])
+def test_nonsense_in_python(name, value):
+    with pytest.raises(ValueError, match=name.replace("_", "-")):
+        Args(**{name: value})
+
+
+def test_output_folder(fails, whole):
+    Path("file").write_text("")
+    assert "file/run" in fails("--env", ENV, *TINY_FLAGS, "--out", "file/run")
+    assert "holds a run already" in fails("--env", ENV, *TINY_FLAGS, "--out", "whole")
