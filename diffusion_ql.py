@@ -75,7 +75,7 @@ class Args:
 
     def __new__(cls, **given):
         args = super().__new__(cls)
-        args.given = given  # to tell what was asked for from what is a default
+        args.given = given  # what was asked for: it goes before the task's settings
         return args
 
     def __post_init__(self):
@@ -126,7 +126,7 @@ def vp_schedule(n_timesteps, b_min=0.1, b_max=10.0):
     alphas_cumprod = alphas.cumprod(0)
     previous = torch.cat([torch.ones(1), alphas_cumprod[:-1]])
     posterior_variance = betas * (1 - previous) / (1 - alphas_cumprod)
-    return {
+    return {  # some of them only so that the release's checkpoints load
         "betas": betas,
         "alphas_cumprod": alphas_cumprod,
         "sqrt_alphas_cumprod": alphas_cumprod.sqrt(),
@@ -419,14 +419,15 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     write_config(folder, agent, dataset, own_data)
     compile_losses(agent)
 
-    # --- Algorithm 1, with a checkpoint before each evaluation and every minute ---
+    # --- Algorithm 1, with a checkpoint before each evaluation and every minute. A run that was
+    #     stopped while it was evaluated begins with that evaluation ---
     eval_every = args.eval_every or min(50_000, max(1, args.steps // 10))
     saved_at = time.monotonic()
     bar = progress_bar(total=args.steps, initial=agent.step)
     with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
         for step in range(agent.step, args.steps + 1):
             is_due = step == args.steps or (step > 0 and step % eval_every == 0)
-            if is_due and step not in [row["step"] for row in log["rows"]]:  # or it is resumed here
+            if is_due and step not in [row["step"] for row in log["rows"]]:
                 save_checkpoint(folder, agent, log)
                 evaluate_and_record(agent, dataset, folder, log, board)
             elif time.monotonic() - saved_at > SAVE_SECONDS:
@@ -473,7 +474,7 @@ def compile_losses(agent):
         return
     for name in ("critic_loss", "policy_loss"):
         compiled = torch.compile(getattr(type(agent), name), mode=mode)
-        setattr(agent, name, MethodType(compiled, agent))
+        setattr(agent, name, MethodType(compiled, agent))  # bound so, deepcopy binds it anew
 
 
 def add_metrics(metrics, log, board, step):
@@ -575,6 +576,7 @@ def write_config(folder, agent, dataset, own_data):
 
 
 def method_name(agent_class):
+    """The name under which pydoc.locate finds a method again, such as forks.EDP."""
     return f"{agent_class.__module__}.{agent_class.__qualname__}"
 
 
@@ -610,7 +612,8 @@ def settings_to_resume(args, agent_class, own_data):
 def save_checkpoint(folder, agent, log):
     """All that `train` needs to go on as if it had never stopped, but never a broken agent."""
     check_finite(log, agent.step)
-    state = {"log": log, "random": torch.get_rng_state(), "agent": {}}
+    state = {"method": method_name(type(agent)), "agent": {}, "log": log}
+    state["random"] = torch.get_rng_state()
     for name, part in agent.parts().items():
         state["agent"][name] = part.state_dict() if hasattr(part, "state_dict") else part
     if agent.device.type == "cuda":
@@ -1064,4 +1067,4 @@ def main(agent_class=DiffusionQL, argv=None):
 
 
 if __name__ == "__main__":
-    importlib.import_module(Path(__file__).stem).main()  # as forks import it, not as __main__
+    importlib.import_module(Path(__file__).stem).main()  # under the name by which forks import it
