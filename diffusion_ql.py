@@ -82,7 +82,7 @@ class Args:
         for name, value in find_task(self.env)[0].items():
             if name not in self.given and name in Args.__dataclass_fields__:
                 setattr(self, name, value)
-        may_be_zero = "seed eval_every eta discount grad_norm ema_decay ema_start top_k".split()
+        may_be_zero = "seed eval_every eta discount grad_norm tau ema_decay ema_start top_k".split()
         for field in fields(Args):
             value = getattr(self, field.name)
             option = "--" + field.name.replace("_", "-")

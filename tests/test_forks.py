@@ -1,46 +1,53 @@
-"""The forks of notebook 5: they train, resume and act, and their data is what the notebook says."""
-
-import json
-from functools import partial
+"""forks.py: its methods train, resume and act. And notebook 5: its rules, its data and its runs."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import HALF, TINY, TINY_FLAGS, assert_same_run
 
-from diffusion_ql import Args, Batch, DiffusionQL, train
+import forks
+from diffusion_ql import Args, Batch, DiffusionQL, load_agent, parse_args, train
+from forks import FQL, IDQL, METHODS
 from tutorials.experiments import forks as experiments
-from tutorials.forks import EDP, FQL, IDQL, RULES, choose
+from tutorials.helpers import RULES, choose
 from tutorials.pendulum import controller, make_pendulum_data, play
 
 ENV = "test/pendulum-v0"
-FORKS = {"EDP": EDP, "FQL": partial(FQL, alpha=3.0), "IDQL": partial(IDQL, expectile=0.9)}
 
 
-def checkpoint(folder):
-    return torch.load(f"{folder}/checkpoint.pt", weights_only=True)
+@pytest.mark.parametrize("name", METHODS)
+def test_method_trains_resumes_and_acts(name, pendulum):
+    method = METHODS[name]
+    train(method.Args(env=ENV, out="whole", **TINY), agent_class=method)
+    train(method.Args(env=ENV, out="part", **HALF), agent_class=method)
+    train(method.Args(resume="part", steps=TINY["steps"]), agent_class=method)
+    assert_same_run("whole", "part")
+    agent = load_agent("whole")
+    assert type(agent) is method
+    actions = agent.act(torch.zeros(5, 4))
+    assert actions.shape == (5, 1) and actions.abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", FORKS)
-def test_fork_trains_and_resumes(name, pendulum):
-    train(Args(env=ENV, out="whole", **TINY), agent_class=FORKS[name])
-    train(Args(env=ENV, out="part", **{**TINY, "steps": 10}), agent_class=FORKS[name])
-    train(Args(env=ENV, resume="part", **TINY), agent_class=FORKS[name])
-    whole, part = checkpoint("whole"), checkpoint("part")
-    for weights in whole.keys() - {"_extra_state"}:
-        assert torch.equal(whole[weights], part[weights]), weights
+def test_a_methods_knob_is_an_option_of_the_command_line(pendulum, run_main):
+    args, _ = parse_args(["--alpha", "3"], FQL)
+    assert args.alpha == 3
+    code, _, _ = run_main(
+        forks, "IDQL", "--env", ENV, "--out", "run", "--expectile=0.9", *TINY_FLAGS
+    )
+    assert code == 0
+    assert isinstance(load_agent("run"), IDQL) and load_agent("run").args.expectile == 0.9
 
 
 def test_the_critics_of_idql_never_ask_the_policy():
-    agent = IDQL(2, 2, Args(device="cpu", hidden_dim=8))
+    agent = IDQL(2, 2, IDQL.Args(hidden_dim=8))
     agent.actor = agent.ema_actor = None
     loss, _ = agent.critic_loss(Batch(*[torch.rand(4, width) for width in (2, 2, 2, 1, 1)]))
     assert torch.isfinite(loss)
 
 
-@pytest.mark.parametrize("name", FORKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_actions_by_every_rule(name):
-    agent = FORKS[name](2, 2, Args(device="cpu", hidden_dim=8))
+    agent = METHODS[name](2, 2, METHODS[name].Args(hidden_dim=8, candidates=50))
     for rule in RULES:
         actions = choose(agent, torch.zeros(5, 2), rule)
         assert actions.shape == (5, 2) and actions.abs().max() <= 1
@@ -48,7 +55,7 @@ def test_actions_by_every_rule(name):
 
 def test_best_of_50_has_the_largest_q():
     torch.manual_seed(0)
-    agent = DiffusionQL(2, 2, Args(device="cpu", hidden_dim=8))
+    agent = DiffusionQL(2, 2, Args(hidden_dim=8))
     states = torch.randn(20, 2)
     q = {}
     for rule in RULES:
@@ -91,12 +98,3 @@ def test_committed_runs_are_those_of_the_script(results):
         for run in runs.values():
             for numbers in run.values():
                 assert sum(numbers[road] for road in ("short", "long", "stuck")) == pytest.approx(1)
-
-
-def test_diffusion_ql_on_two_roads_is_that_of_toy_experiments(results):
-    """Both were trained by sweep.py with the same settings and seeds, and act by the softmax."""
-    figures = experiments.HERE.parents[1] / "toy_experiments" / "figures"
-    rows = json.loads((figures / "two_roads.json").read_text())
-    here = results["roads"]["Diffusion-QL, eta 1"].values()
-    scores = [run["softmax of 50"]["score"] for run in here]
-    assert scores == pytest.approx([numbers["score"] for numbers in rows["Diffusion-QL"]])

@@ -56,7 +56,7 @@ def test_the_guide_links_to_all_of_the_algorithm():
     linked = {name for name, _ in LINK.findall((ROOT / "tutorials" / "README.md").read_text())}
     methods = "loss p_sample sample q_sample predict_start_from_noise"
     assert {f"DiffusionPolicy.{name}" for name in methods.split()} <= linked
-    methods = "update critic_loss policy_loss descend propose act"
+    methods = "update critic_loss policy_loss q_loss descend propose act"
     assert {f"DiffusionQL.{name}" for name in methods.split()} <= linked
 
 
@@ -128,7 +128,7 @@ def test_numbers_of_the_board_plan():
 
     from diffusion_ql import Args
 
-    args = Args.for_env("two-roads")
+    args = Args(env="two-roads")
     assert round(1 / (1 - args.discount), 1) == 33.3
 
 

@@ -1,7 +1,6 @@
 """The dataset of notebook 4 and the runs on it are what their scripts say, and small."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from diffusion_ql import Args, load_dataset, open_minari, parse_args
 from tutorials import make_dataset
 from tutorials.experiments import locomotion
+from tutorials.helpers import args_of
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 MEGABYTE = 1_000_000
@@ -48,18 +48,16 @@ def test_dataset_is_small_and_what_its_script_makes(data):
 
 
 def test_dataset_can_be_trained_on_by_the_command_line(data):
-    args = parse_args(["--env", make_dataset.NAME])
+    args, _ = parse_args(["--env", make_dataset.NAME])
     assert args.env == locomotion.ENV == make_dataset.NAME
     assert (args.eta, args.reward_tune, args.max_q_backup) == (1.0, "no", False)
 
 
-@pytest.mark.parametrize("algo", ["ql", "bc"])
+@pytest.mark.parametrize("algo", locomotion.AGENTS)
 def test_committed_runs_are_whole_and_have_the_settings_of_their_script(algo, data):
     folder = locomotion.RESULTS / algo
-    config = json.loads((folder / "config.json").read_text())
     out = str(locomotion.RUNS / algo)
-    expected = Args.for_env(locomotion.ENV, algo=algo, out=out, **locomotion.SETTINGS)
-    assert config == asdict(expected)
+    assert args_of(folder) == Args(env=locomotion.ENV, out=out, **locomotion.SETTINGS)
     progress = pd.read_csv(folder / "progress.csv")
     every, steps = locomotion.SETTINGS["eval_every"], locomotion.SETTINGS["steps"]
     assert progress.step.tolist() == list(range(every, steps + 1, every))

@@ -123,9 +123,9 @@ def test_the_loss_is_the_mean_of_the_guided_losses(monkeypatch):
     batch = bandit.make_data(7)
     critic = DoubleCritic(2, 2, 16)
     noise = torch.randn(7, 2)
-    monkeypatch.setattr(torch, "randn", lambda n, width: noise.repeat(n // 7, 1))
+    monkeypatch.setattr(torch, "randn", lambda n, width, device: noise.repeat(n // 7, 1))
     monkeypatch.setattr(torch, "randn_like", lambda x: noise.repeat(len(x) // 7, 1))
-    monkeypatch.setattr(torch, "randint", lambda high, shape: torch.ones(shape, dtype=torch.long))
+    monkeypatch.setattr(torch, "randint", lambda high, shape, device: torch.ones(shape).long())
     monkeypatch.setattr(torch, "rand", lambda shape: torch.tensor(0.3))
     expected = []
     for eta in ETAS:

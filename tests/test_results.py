@@ -204,8 +204,6 @@ def test_two_roads():
     for clone in ("cloning by a Gaussian", "cloning by diffusion"):
         for numbers in rows[clone]:
             assert numbers["short"] > 0.3 and numbers["long"] > 0.2
-    low, high = min(column["Diffusion-QL"]), max(column["Diffusion-QL"])
-    assert f"five seeds scored {low:.1f} to {high:.1f}" in (TOYS.parent / "README.md").read_text()
     stuck = [numbers["stuck"] for numbers in rows["Gaussian with Q"]]
     assert np.argmax(stuck) == two_roads_figure.Args.drawn_seed  # as both READMEs say
     stuck = [numbers["stuck"] for numbers in rows["cloning by a Gaussian"]]

@@ -1,4 +1,4 @@
-"""What the notebooks share: the fast mode, colours, committed results and small pictures.
+"""What the notebooks share: the fast mode, colours, committed results, pictures, rules of acting.
 
 Nothing of the algorithm is in here.
 """
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image as Picture
 
+from diffusion_ql import Args, DiffusionQL
+from forks import best_of
 from toy_experiments.figures import COLORS, table
 
 __all__ = ["COLORS", "FAST"]
@@ -38,6 +40,17 @@ def committed(name):
 def values(runs, measure):
     """One measure of all seeds, as an array (seeds,)."""
     return np.array([numbers[measure] for numbers in runs])
+
+
+def args_of(folder):
+    """The Args of a committed run.
+
+    Those in results/ were made by the first version of diffusion_ql.py: their config.json is flat,
+    `algo` says whether they cloned, and `compile` had other values.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    settings = config.get("settings", config)
+    return Args(**{name: settings[name] for name in settings if name not in ("algo", "compile")})
 
 
 # ---- Pictures ------------------------------------------------------------------------------------
@@ -101,3 +114,31 @@ def table_of(rows, columns):
     for row, seeds in rows.items():
         runs[row] = [(None, numbers) for numbers in seeds]  # figures.table wants (samples, numbers)
     return table(runs, columns)
+
+
+# ---- Acting --------------------------------------------------------------------------------------
+RULES = ["a sample", "softmax of 50", "best of 50"]
+
+
+@torch.no_grad()
+def choose(agent, states, rule):
+    """Actions (B, action_dim) for states (B, state_dim), by one of the RULES of acting.
+
+    args.candidates must be 50: IDQL's default is 64.
+    """
+    if rule == "a sample":
+        return agent.acting_policy().sample(states)
+    if rule == "softmax of 50":
+        return DiffusionQL.act(agent, states)
+    return best_of(agent, states)
+
+
+class Player:
+    """An agent that acts by another rule than its own."""
+
+    def __init__(self, agent, rule):
+        self.agent = agent
+        self.rule = rule
+
+    def act(self, states):
+        return choose(self.agent, states, self.rule)

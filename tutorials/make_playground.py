@@ -29,7 +29,7 @@ import tyro
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # where diffusion_ql.py and toy_experiments are found
 
-from diffusion_ql import Batch, Denoiser, DiffusionPolicy, DoubleCritic, UserError  # noqa: E402
+from diffusion_ql import Batch, Denoiser, DiffusionPolicy, DoubleCritic  # noqa: E402
 from toy_experiments.bandit import CORNERS, RADIUS, REWARDS, make_data  # noqa: E402
 from toy_experiments.cloning import CVAE, MMD  # noqa: E402
 from toy_experiments.guided import TD3BC  # noqa: E402
@@ -309,13 +309,13 @@ def networks_of(page):
 
 def make_page(args):
     if args.steps < 20:
-        raise UserError("--steps: give at least 20")
+        raise ValueError("--steps: give at least 20")
     if args.train:
         networks = train_networks(args.steps, args.seed)
     elif args.out.exists():
         networks = networks_of(args.out.read_text())
     else:
-        raise UserError(f"{args.out} does not exist yet: run this without --no-train")
+        raise ValueError(f"{args.out} does not exist yet: run this without --no-train")
     template = (HERE / "playground_template.html").read_text()
     before, after = template.split(f"{BEGIN}NETWORKS{END}")
     page = before + BEGIN + json.dumps(networks, separators=(",", ":")) + END + after
@@ -326,10 +326,10 @@ def make_page(args):
 def take_picture(args):
     """The page's picture for the README."""
     if not args.out.exists():
-        raise UserError(f"{args.out} does not exist yet: run this without --picture")
+        raise ValueError(f"{args.out} does not exist yet: run this without --picture")
     browser = shutil.which("chromium")
     if browser is None:
-        raise UserError("no chromium here; on Debian: apt-get install chromium")
+        raise ValueError("no chromium here; on Debian: apt-get install chromium")
     picture = HERE / "figures" / "playground.png"
     picture.parent.mkdir(exist_ok=True)
     command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars"]
@@ -348,7 +348,7 @@ def main():
             take_picture(args)
         else:
             make_page(args)
-    except (UserError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(f"{time.time() - begin:.0f} seconds")

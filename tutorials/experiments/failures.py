@@ -23,14 +23,14 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from diffusion_ql import Args, DiffusionQL, evaluate, load_dataset, train  # noqa: E402
+from diffusion_ql import Args, DiffusionQL, evaluate, load_agent, load_dataset, train  # noqa: E402
 from toy_experiments.two_roads import STEPS as EPISODE  # noqa: E402
 from tutorials.solutions.planted_bugs import ForkA, ForkB, ForkC  # noqa: E402
 
 RESULTS = REPOSITORY / "tutorials" / "results" / "failures"
 # So short a run needs faster averages, and a shorter horizon, than --env two-roads has.
 BUDGET = dict(steps=1200, eval_every=150, eval_episodes=5, hidden_dim=64, batch_size=128)
-BUDGET.update(discount=0.95, tau=0.1, ema_decay=0.95, ema_start=100)
+BUDGET.update(discount=0.95, tau=0.1, ema_decay=0.95, ema_start=100, compile="off")
 
 
 # ---- What is changed in the data -----------------------------------------------------------------
@@ -102,25 +102,22 @@ def train_one(name, seed, dataset, work):
     """Trains one run, or goes on with it, and keeps what the notebook needs."""
     run = RUNS[name]
     folder = work / name / str(seed)
-    args = Args.for_env("two-roads", **{**BUDGET, **run.settings}, seed=seed, device="cpu")
-    args.out = str(folder)
-    if (folder / "config.json").exists():
-        args.resume = str(folder)
+    resume = str(folder) if (folder / "config.json").exists() else ""
+    where = dict(out=str(folder), resume=resume, device="cpu")
+    args = Args(env="two-roads", seed=seed, **where, **{**BUDGET, **run.settings})
     train(args, changed(dataset, run.change), run.agent, partial(tqdm, disable=True))
 
-    agent = run.agent(dataset.state_dim, dataset.action_dim, args)
-    agent.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True))
+    agent = load_agent(folder)
     scores = dataset.score(evaluate(agent, dataset, episodes=40))
     kept = RESULTS / name / str(seed)
     kept.mkdir(parents=True, exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
-    config.update(out="", resume="")
+    config["settings"].update(out="", resume="")
     (kept / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.copy(folder / "progress.csv", kept)
     if seed == 0 and run.keep_weights:
-        weights = agent.state_dict()
-        weights.pop("_extra_state")  # Adam's moments, which only training needs
-        torch.save({key: value.half() for key, value in weights.items()}, kept / "weights.pt")
+        weights = {name: values.half() for name, values in agent.state_dict().items()}
+        torch.save(weights, kept / "weights.pt")
     numbers = dict(score=float(scores.mean()), std=float(scores.std()), episodes=len(scores))
     (kept / "score.json").write_text(json.dumps(numbers, indent=2) + "\n")  # last: it is finished
 

@@ -14,8 +14,9 @@ bandit: EDP, FQL and IDQL on the bandit of toy_experiments; some values of the k
 roads: these and Diffusion-QL on two-roads, by sweep.py; tuned and repeated in the same way.
 pendulum: cloning, IDQL and Diffusion-QL on the data of tutorials/pendulum.py.
 
-What is in the results already is not repeated. (On the bandit, FQL with alpha 100 was the best of
-the first three values; its five seeds were made before 0.1 was added, and stay beside 0.1's.)
+What is in the results already is not repeated. The committed results are of older forks: FQL did
+not normalise Q, and EDP scaled Q by the critic that it climbed. (On the bandit, FQL with alpha 100
+was the best of the first three values; its five seeds were made before 0.1 was added, and stay.)
 """
 
 import json
@@ -32,12 +33,21 @@ import tyro
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from diffusion_ql import Args, Batch, DiffusionQL, compile_losses, evaluate, load_dataset, write  # noqa: E402
+from diffusion_ql import (  # noqa: E402
+    Batch,
+    DiffusionQL,
+    compile_losses,
+    evaluate,
+    load_agent,
+    load_dataset,
+    write,
+)
+from forks import EDP, FQL, IDQL, BCDiffusion  # noqa: E402
 from sweep import sweep  # noqa: E402
 from toy_experiments.bandit import make_data, measure  # noqa: E402
-from toy_experiments.two_roads_agents import drive_policy, load_run  # noqa: E402
+from toy_experiments.two_roads_agents import drive_policy  # noqa: E402
 from toy_experiments.two_roads_pictures import shares  # noqa: E402
-from tutorials.forks import EDP, FQL, IDQL, RULES, Player, choose  # noqa: E402
+from tutorials.helpers import RULES, Player, choose  # noqa: E402
 from tutorials.pendulum import make_pendulum_data  # noqa: E402
 
 RESULTS = HERE.parent / "results"
@@ -70,18 +80,21 @@ def measure_times(method):
     """Milliseconds of an update, of its two halves, and of an action for one state by each rule."""
     state_dim, action_dim, width, n = SIZES.values()
     torch.manual_seed(0)
-    agent = KINDS[method](state_dim, action_dim, Args(device="cpu", hidden_dim=width))
+    kind = KINDS[method]
+    agent = kind(state_dim, action_dim, kind.Args(hidden_dim=width, candidates=50))
     state = torch.randn(n, state_dim)
     action = 2 * torch.rand(n, action_dim) - 1
     batch = Batch(state, action, torch.randn(n, state_dim), torch.randn(n, 1), torch.ones(n, 1))
 
     def critic_half():
-        agent.critic.requires_grad_(True)
-        agent.descend(*agent.critic_loss(batch), agent.critic)
+        loss, _ = agent.critic_loss(batch)
+        agent.descend(loss, agent.critic_optimizer)
 
     def policy_half():
         agent.critic.requires_grad_(False)
-        agent.descend(*agent.policy_loss(batch), agent.actor)
+        loss, _ = agent.policy_loss(batch)
+        agent.descend(loss, agent.actor_optimizer)
+        agent.critic.requires_grad_(True)
 
     agent.update(batch)
     times = {"update": milliseconds(partial(agent.update, batch), 6)}
@@ -100,6 +113,7 @@ def time_all(results, methods, end):
 # ---- The bandit ----------------------------------------------------------------------------------
 BANDIT_STEPS = 5000
 BANDIT = dict(hidden_dim=128, batch_size=100, lr=1e-2, critic_lr=1e-2, grad_norm=0, tau=1.0)
+BANDIT.update(steps=BANDIT_STEPS, lr_decay=True, candidates=50, compile="default")
 BANDIT_SEEDS = (2022, 2023, 2024, 2025, 2026)  # those of toy_experiments, as are all settings
 TUNING_SEED = 2100
 KNOBS = {  # the knob, the values that are tried, and the method's own rule of acting
@@ -111,20 +125,14 @@ KNOBS = {  # the knob, the values that are tried, and the method's own rule of a
 
 def bandit_run(method, value, seed):
     """The measures of 2,000 actions by each rule."""
-    agent_class, settings = KINDS[method], {}
-    if method == "EDP":
-        settings = {"eta": value}
-    else:
-        agent_class = partial(agent_class, **{KNOBS[method][0]: value})
-    args = Args(env="", device="cpu", compile="on", **BANDIT, **settings)
+    kind = KINDS[method]
+    args = kind.Args(**BANDIT, **{KNOBS[method][0]: value})
     torch.manual_seed(seed)
     data = make_data(seed=seed)
-    agent = agent_class(2, 2, args)
-    compile_losses(agent, data)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(agent.optimizer, BANDIT_STEPS)
+    agent = kind(2, 2, args)
+    compile_losses(agent)
     for _ in range(BANDIT_STEPS):
         agent.update(data.sample(args.batch_size))
-        decay.step()
     state = torch.zeros(2000, 2)
     numbers = {rule: measure(choose(agent, state, rule), data) for rule in RULES}
     return numbers
@@ -163,29 +171,25 @@ ROADS_KNOBS = {  # three values for each method: the same budget
 def roads_folder(method, value, seeds, settings=()):
     """Trains seeds by sweep.py with this value of the method's knob. Returns their folder."""
     knob = ROADS_KNOBS[method][0]
-    agent_class = KINDS[method]
-    if knob == "eta":
-        settings = [*settings, "--eta", str(value)]
-    else:
-        agent_class = partial(agent_class, **{knob: value})
+    settings = [*settings, f"--{knob}", str(value), "--candidates", "50"]
     out = Path("runs", "forks", f"{method}-{value:g}")
-    failed = sweep(["two-roads"], seeds, out, settings, agent_class)
+    failed = sweep(["two-roads"], seeds, out, settings, [KINDS[method].__name__])
     assert not failed, failed
-    return out / "two-roads", agent_class
+    return out / KINDS[method].__name__ / "two-roads"
 
 
 def roads_tuning(method, value):
     """The score of one run, in 100 episodes by its own rule of acting."""
     steps = ["--steps", str(ROADS_TUNING_STEPS), "--eval-every", str(ROADS_TUNING_STEPS)]
-    folder, _ = roads_folder(method, value, [ROADS_TUNING_SEED], steps)
+    folder = roads_folder(method, value, [ROADS_TUNING_SEED], steps)
     result = json.loads((folder / str(ROADS_TUNING_SEED) / "result.json").read_text())
     return result["final"]["score"]
 
 
 def roads_run(method, value, seed):
     """Shares of the roads and the score of 100 episodes, by each rule of acting."""
-    folder, agent_class = roads_folder(method, value, ROADS_SEEDS)
-    agent = load_run(folder / str(seed), agent_class)
+    folder = roads_folder(method, value, ROADS_SEEDS)
+    agent = load_agent(folder / str(seed))
     dataset = load_dataset("two-roads")
     numbers = {}
     for rule in RULES:
@@ -212,14 +216,14 @@ PENDULUM_STEPS = 6000
 PENDULUM_SEEDS = (0, 1, 2, 3, 4)
 PENDULUM_TUNING_SEED = 5
 PENDULUM_EPISODES = 40
-PENDULUM_IDQL = partial(IDQL, expectile=0.9)
+PENDULUM_IDQL = dict(expectile=0.9, candidates=50)
 PENDULUM_TUNED = {f"Diffusion-QL, both, eta {eta:g}": eta for eta in (0.1, 1.0, 10.0)}
 PENDULUM_RUNS = {  # the agent, by what the rewards are divided, and settings
-    "cloning": (DiffusionQL, 1, dict(algo="bc")),
-    "IDQL": (PENDULUM_IDQL, 1, dict(discount=0.97)),
-    "IDQL, rewards / 10": (PENDULUM_IDQL, 10, dict(discount=0.97)),
-    "IDQL, discount 0.99": (PENDULUM_IDQL, 1, dict(discount=0.99)),
-    "IDQL, both": (PENDULUM_IDQL, 10, dict(discount=0.99)),
+    "cloning": (BCDiffusion, 1, {}),
+    "IDQL": (IDQL, 1, dict(PENDULUM_IDQL, discount=0.97)),
+    "IDQL, rewards / 10": (IDQL, 10, dict(PENDULUM_IDQL, discount=0.97)),
+    "IDQL, discount 0.99": (IDQL, 1, dict(PENDULUM_IDQL, discount=0.99)),
+    "IDQL, both": (IDQL, 10, dict(PENDULUM_IDQL, discount=0.99)),
 }
 for name, eta in PENDULUM_TUNED.items():
     PENDULUM_RUNS[name] = (DiffusionQL, 10, dict(discount=0.99, eta=eta))
@@ -231,15 +235,15 @@ def pendulum_run(name, seed):
     agent_class, divisor, settings = PENDULUM_RUNS[name]
     transitions = dataset.transitions
     transitions = transitions._replace(reward=transitions.reward / divisor)
-    args = Args(env="Pendulum-v1", device="cpu", compile="on", **PENDULUM, **settings)
+    args = agent_class.Args(compile="default", **PENDULUM, **settings)
     torch.manual_seed(seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args)
-    compile_losses(agent, transitions)
+    compile_losses(agent)
     for _ in range(PENDULUM_STEPS):
         agent.update(transitions.sample(args.batch_size))
     numbers = {}
     for rule in RULES:
-        if args.algo == "bc" and rule != "a sample":
+        if agent_class is BCDiffusion and rule != "a sample":
             break  # it has no critics
         returns = evaluate(Player(agent, rule), dataset, PENDULUM_EPISODES)
         numbers[rule] = returns.round(1).tolist()

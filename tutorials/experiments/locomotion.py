@@ -11,6 +11,7 @@ goes to tutorials/results/locomotion. A run that was stopped goes on, and nothin
 The four more seeds have half of the steps: Diffusion-QL's score with seed 0 changes little later.
 """
 
+import copy
 import json
 import os
 import sys
@@ -25,12 +26,16 @@ import tyro
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
+import diffusion_ql  # noqa: E402
 from diffusion_ql import Args, DiffusionQL, evaluate, load_dataset, train, write  # noqa: E402
+from forks import BCDiffusion  # noqa: E402
+from tutorials.helpers import args_of  # noqa: E402
 
 ENV = "cheetah/mixed-v0"
 RUNS = Path("runs", "locomotion")
 RESULTS = HERE.parent / "results" / "locomotion"
-SETTINGS = dict(steps=120_000, eval_every=7_500, hidden_dim=128, device="cpu", compile="auto")
+AGENTS = {"ql": DiffusionQL, "bc": BCDiffusion}
+SETTINGS = dict(steps=120_000, eval_every=7_500, hidden_dim=128, device="cpu")
 EPISODES = 50  # of each evaluation after training
 REPETITIONS = 16  # evaluations of one policy, 10 episodes each: as many as a run has
 SEEDS = (1, 2, 3, 4)  # beside seed 0, which has all of the steps
@@ -53,37 +58,37 @@ def train_into(folder, algo, settings):
     """Trains, or goes on where training was stopped."""
     if not (folder / "result.json").exists():
         resume = str(folder) if (folder / "config.json").exists() else ""
-        train(Args.for_env(ENV, algo=algo, out=str(folder), resume=resume, **settings))
+        where = dict(out=str(folder), resume=resume, compile="default")
+        train(Args(env=ENV, **where, **settings), agent_class=AGENTS[algo])
 
 
 def keep(folder, target):
-    """Copies settings and results, and the networks: without Adam's state, which doubles them."""
+    """Copies settings and results, and the networks."""
     target.mkdir(parents=True, exist_ok=True)
-    config = {**json.loads((folder / "config.json").read_text()), "resume": ""}
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["resume"] = ""
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name in ("progress.csv", "result.json"):
         (target / name).write_text((folder / name).read_text())
-    state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-    del state["_extra_state"]
+    networks = diffusion_ql.load_agent(folder).state_dict()
     if folder.name == "bc":  # its critics have learned nothing
-        state = {name: values for name, values in state.items() if "critic" not in name}
-    torch.save(state, target / "checkpoint.pt")
+        networks = {name: values for name, values in networks.items() if "critic" not in name}
+    torch.save(networks, target / "checkpoint.pt")
 
 
-def load_agent(name, dataset, runs=RESULTS):
-    """The agent of a run (by default a committed one), as it was after its last step."""
-    args = Args(**json.loads((runs / name / "config.json").read_text()))
-    agent = DiffusionQL(dataset.state_dim, dataset.action_dim, args)
-    state = torch.load(runs / name / "checkpoint.pt", weights_only=True)
-    agent.load_state_dict(state, strict=False)  # Adam's state is missing, and a clone's critics
+def load_agent(name, dataset):
+    """The agent of a committed run, as it was after its last step."""
+    agent = AGENTS[name](dataset.state_dim, dataset.action_dim, args_of(RESULTS / name))
+    networks = torch.load(RESULTS / name / "checkpoint.pt", weights_only=True)
+    agent.load_state_dict(networks, strict=False)  # a clone's critics are missing
     return agent
 
 
-def pair(policy, critics, dataset, candidates, runs=RESULTS):
-    """An agent that proposes with one run's policy, and chooses with another's critics."""
-    agent = load_agent(policy, dataset, runs)
-    agent.critic_target = load_agent(critics, dataset, runs).critic_target
-    agent.args = replace(agent.args, algo="ql", candidates=candidates)  # a clone would not choose
+def pair(proposes, chooses, candidates):
+    """An agent that proposes with the policy of one, and chooses with the critics of the other."""
+    agent = copy.deepcopy(chooses)
+    agent.actor = proposes.actor
+    agent.args = replace(agent.args, candidates=candidates)
     return agent
 
 
@@ -92,19 +97,20 @@ def evaluate_runs():
     dataset = load_dataset(ENV)
     path = RESULTS / "evaluations.json"
     done = read(path)
+    trained = {name: load_agent(name, dataset) for name in AGENTS}
     agents = {}
-    for name in ("ql", "bc"):
+    for name in AGENTS:
         for candidates in (1, 10, 50):
-            agents[f"{name}, {candidates}"] = pair(name, "ql", dataset, candidates)
+            agents[f"{name}, {candidates}"] = pair(trained[name], trained["ql"], candidates)
     for name, agent in agents.items():
         if name not in done:
             done[name] = evaluate(agent, dataset, EPISODES, seed=5000).round(1).tolist()
             save(done, path)
-    for name in ("ql", "bc"):
+    for name in AGENTS:
         repeated = done.setdefault(f"{name}, again and again", [])
         while len(repeated) < REPETITIONS:
             seed = 6000 + 10 * len(repeated)
-            returns = evaluate(load_agent(name, dataset), dataset, 10, seed=seed)
+            returns = evaluate(trained[name], dataset, 10, seed=seed)
             repeated.append(returns.round(1).tolist())
             save(done, path)
 
@@ -121,15 +127,17 @@ def make_seeds():
         if str(seed) in done:
             continue
         curves = {}
-        for algo in ("ql", "bc"):
+        agents = {}
+        for algo in AGENTS:
             folder = RUNS / f"{algo}-{seed}"
             train_into(folder, algo, {**SETTINGS, "steps": SEED_STEPS, "seed": seed})
             scores = np.genfromtxt(folder / "progress.csv", delimiter=",", names=True)["score"]
             curves[algo] = scores.round(1).tolist()
+            agents[algo] = diffusion_ql.load_agent(folder)
         numbers = {"curves": curves}
-        for algo in ("ql", "bc"):
+        for algo in AGENTS:
             for candidates in (1, 50):
-                agent = pair(f"{algo}-{seed}", f"ql-{seed}", dataset, candidates, RUNS)
+                agent = pair(agents[algo], agents["ql"], candidates)
                 returns = evaluate(agent, dataset, EPISODES, seed=5000)
                 numbers[f"{algo}, {candidates}"] = returns.round(1).tolist()
         done[str(seed)] = numbers

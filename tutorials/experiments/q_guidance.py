@@ -26,11 +26,20 @@ import tyro
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from diffusion_ql import Args, DiffusionQL, flat_state, load_dataset, move_average, train, write  # noqa: E402
+from diffusion_ql import (  # noqa: E402
+    Args,
+    DiffusionQL,
+    flat_state,
+    load_agent,
+    load_dataset,
+    move_average,
+    train,
+    write,
+)
 from toy_experiments.guided import GuidedDiffusion  # noqa: E402
 from toy_experiments.training import learn  # noqa: E402
 from toy_experiments.two_roads import GOAL, START, TwoRoads  # noqa: E402
-from toy_experiments.two_roads_agents import drive_policy, load_run  # noqa: E402
+from toy_experiments.two_roads_agents import drive_policy  # noqa: E402
 from toy_experiments.two_roads_pictures import shares  # noqa: E402
 
 RESULTS = HERE.parent / "results"
@@ -106,7 +115,7 @@ def roads_run(variant, seed):
     Where the target does not depend on the policy, only the critics are trained.
     """
     agent_class, changes = VARIANTS[variant]
-    args = Args.for_env("two-roads", steps=ROADS_STEPS, batch_size=64, seed=seed, **changes)
+    args = Args(env="two-roads", steps=ROADS_STEPS, batch_size=64, seed=seed, **changes)
     dataset = load_dataset("two-roads")
     torch.manual_seed(seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args)
@@ -118,7 +127,8 @@ def roads_run(variant, seed):
         if needs_policy:
             metrics = agent.update(batch)
         else:
-            metrics = agent.descend(*agent.critic_loss(batch), agent.critic)
+            loss, metrics = agent.critic_loss(batch)
+            agent.descend(loss, agent.critic_optimizer)
             move_average(agent.critic_target, agent.critic, args.tau)
         total += metrics["q"].item() / 100
         if step % 100 == 0:
@@ -191,11 +201,9 @@ def full_run(seed):
     if not (folder / "result.json").exists():
         resume = str(folder) if (folder / "config.json").exists() else ""
         settings = dict(steps=9000, eval_every=3000, seed=seed)
-        train(Args.for_env("two-roads", out=str(folder), resume=resume, **settings))
-    agent = load_run(folder)
-    networks = agent.state_dict()
-    networks.pop("_extra_state")  # Adam's moments
-    write(RESULTS / "q_guidance_roads.pt", lambda path: torch.save(networks, path))
+        train(Args(env="two-roads", out=str(folder), resume=resume, **settings))
+    agent = load_agent(folder)
+    write(RESULTS / "q_guidance_roads.pt", partial(torch.save, agent.state_dict()))
     progress = (folder / "progress.csv").read_text()
     write(RESULTS / "q_guidance_progress.csv", lambda path: path.write_text(progress))
     dataset = load_dataset("two-roads")

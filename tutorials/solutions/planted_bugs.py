@@ -2,7 +2,7 @@
 
 import torch
 
-from diffusion_ql import DiffusionQL, load_dataset, move_average
+from diffusion_ql import DiffusionQL, load_dataset
 
 
 class ForkA(DiffusionQL):
@@ -29,21 +29,26 @@ class RepairedA(ForkA):
 
 
 class ForkB(DiffusionQL):
-    """A fork that writes `update` out, to log more."""
+    """A fork with one optimizer for all networks. It writes `update` out to use it."""
+
+    def __init__(self, state_dim, action_dim, args):
+        super().__init__(state_dim, action_dim, args)
+        groups = [
+            {"params": list(self.actor.parameters()), "lr": args.lr},
+            {"params": list(self.critic.parameters()), "lr": args.critic_lr},
+        ]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
 
     def update(self, batch):
-        self.critic.requires_grad_(True)
-        loss, values = self.critic_loss(batch)
-        metrics = self.descend(loss, values, self.critic)
+        loss, critic_metrics = self.critic_loss(batch)
+        self.descend(loss, self.optimizer)
 
-        loss, values = self.policy_loss(batch)
-        metrics.update(self.descend(loss, values, self.actor))
+        loss, policy_metrics = self.policy_loss(batch)
+        self.descend(loss, self.optimizer)
 
-        move_average(self.critic_target, self.critic, self.args.tau)
-        if self.step >= self.args.ema_start and self.step % self.args.ema_every == 0:
-            move_average(self.ema_actor, self.actor, 1 - self.args.ema_decay)
+        self.move_averages()
         self.step += 1
-        return metrics
+        return {**critic_metrics, **policy_metrics}
 
 
 class ForkC(DiffusionQL):
