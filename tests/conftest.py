@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,10 +52,18 @@ def flags(**settings):
 TINY_FLAGS = flags(**TINY)
 
 
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
+def hear_ctrl_c():
+    """In a new process: Ctrl-C is heard, also where the tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*argv, script=diffusion_ql.__file__):
     """Starts a script, or `-c` and code, as a process of its own."""
     command = [sys.executable, *map(str, (script, *argv))]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **PIPES)
 
 
 def wait_for(path, process):

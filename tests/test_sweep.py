@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, flags, make_minari
+from conftest import PIPES, TINY, flags, hear_ctrl_c, make_minari
 from ray.cluster_utils import Cluster
 
 import sweep
@@ -25,8 +25,8 @@ TASKS = ["--envs", *ENVS, "test/missing-v0", "--seeds", "0", "1", *SETTINGS]
 
 
 def start(*argv):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, SCRIPT, *argv], **pipes)
+    command = [sys.executable, SCRIPT, *argv]
+    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **PIPES)
 
 
 @pytest.fixture(scope="module")

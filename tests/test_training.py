@@ -349,6 +349,7 @@ def test_in_a_thread_and_ctrl_c_after_training(whole):
     with ThreadPoolExecutor() as pool:
         pool.submit(train, Args(env=ENV, out="thread", **TINY)).result()
     kit.assert_same_run("whole", "thread")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has none
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
