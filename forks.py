@@ -256,9 +256,7 @@ class TD3BC(DiffusionQL):
         loss = bc_loss + self.args.alpha * ql_loss
         return loss, {"bc_loss": bc_loss, "ql_loss": ql_loss, "actor_loss": loss, "q_policy": q}
 
-    @torch.no_grad()
-    def act(self, states):
-        return self.acting_policy().sample(states)
+    act = BCDiffusion.act  # a sample of the policy
 
 
 class EDP(DiffusionQL):
@@ -358,9 +356,7 @@ class FQL(DiffusionQL):
         loss = bc_loss + self.args.alpha * distill_loss - q.mean() / q.abs().mean().detach()
         return loss, {"bc_loss": bc_loss, "distill_loss": distill_loss, "actor_loss": loss}
 
-    @torch.no_grad()
-    def act(self, states):
-        return self.acting_policy().sample(states)
+    act = BCDiffusion.act  # a sample of the policy
 
 
 # ---- Actions chosen by Q, or weighted by it: no gradient of Q ------------------------------------
