@@ -131,10 +131,7 @@ def sweep(envs, seeds, out="runs/sweep", settings=(), methods=("DiffusionQL",), 
     settings: as in `plan`; gpus: of each run; methods: names, see `find_method`. Raises ValueError,
     and KeyboardInterrupt after Ctrl-C: all runs go on from their checkpoints.
     """
-    if gpus and "--device" not in settings:
-        settings = ["--device", "cuda", *settings]
-    elif not gpus and "--device" not in settings:
-        settings = ["--device", "cpu", *settings]
+    settings = ["--device", "cuda" if gpus else "cpu", *settings]  # one that is given comes later
     runs = plan(envs, seeds, out, settings, methods)
     waiting = [(args, method) for args, method in runs if not is_finished(args)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them are done")
@@ -190,6 +187,9 @@ def collect(out):
     return pd.DataFrame(rows)
 
 
+BEGUN = ("config.json", "error.txt")  # files by which a run's folder is known
+
+
 def unfinished(out):
     """A line for each run in a sweep's folder that failed or is not finished."""
     lines = []
@@ -200,9 +200,6 @@ def unfinished(out):
         elif not (folder / "result.json").exists():
             lines.append(f"unfinished: {folder}")
     return lines
-
-
-BEGUN = ("config.json", "error.txt")  # files by which a run's folder is known
 
 
 def interval(scores, draws=2000):
