@@ -207,23 +207,25 @@ def convert(path, env_id, minari_id, low=None, high=None, **options):
     for i, episode in enumerate(tqdm(episodes, "converting", unit="episode")):
         buffers.append(EpisodeBuffer(i, None, None, *episode))
 
+    about = dict(algorithm_name="D4RL", author="D4RL", ref_min_score=low, ref_max_score=high)
+    about["code_permalink"] = "https://github.com/Farama-Foundation/D4RL"
+    about["author_email"] = "see github.com/Farama-Foundation/D4RL"
+    about["description"] = f"D4RL's q-learning view of {path.name}"
+    store(minari_id, buffers, env, about)
+
+
+def store(minari_id, buffers, env, about):
+    """Writes a Minari dataset; its folder appears when it is whole.
+
+    buffers: a list of EpisodeBuffer; about: {argument: value} of minari.create_dataset_from_buffers
+    that say where the data is from. Raises OSError.
+    """
+    folder = get_dataset_path(minari_id)
     root = get_dataset_path("")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as workshop:
         with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=workshop):
-            minari.create_dataset_from_buffers(
-                minari_id,
-                buffers,
-                env,
-                eval_env=env,
-                algorithm_name="D4RL",
-                author="D4RL",
-                author_email="see github.com/Farama-Foundation/D4RL",
-                code_permalink="https://github.com/Farama-Foundation/D4RL",
-                ref_min_score=low,
-                ref_max_score=high,
-                description=f"D4RL's q-learning view of {path.name}",
-            )
+            minari.create_dataset_from_buffers(minari_id, buffers, env, eval_env=env, **about)
         folder.parent.mkdir(parents=True, exist_ok=True)
         for metadata in Path(workshop).rglob("namespace_metadata.json"):
             place = root / metadata.relative_to(workshop)

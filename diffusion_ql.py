@@ -770,6 +770,9 @@ KITCHEN = dict(GOALS, d4rl="v0", minari="D4RL/kitchen", returns=(0, 4), eta=0.00
 KITCHEN.update(eval_every=50_000)
 PEN = dict(GOALS, d4rl="v1", minari="D4RL/pen", returns=(96.262799, 3076.833102))
 PEN.update(lr=3e-5, reward_tune="normalize")
+BANDIT = dict(minari="toy", steps=5000, batch_size=100, hidden_dim=128, eta=2.5)
+BANDIT.update(lr=1e-2, critic_lr=1e-2, lr_decay=True, grad_norm=0.0)
+BANDIT.update(eval_every=1000, eval_episodes=200)
 # fmt: off
 TASKS = {  # Minari's parts, and the settings of the release; two-roads and the experts are ours
     "halfcheetah-medium":        dict(CHEETAH,  parts="medium-v0", grad_norm=9, top_k=1),
@@ -797,9 +800,12 @@ TASKS = {  # Minari's parts, and the settings of the release; two-roads and the 
     "kitchen-complete": dict(KITCHEN, parts="complete-v2", grad_norm=9, top_k=2, steps=250_000),
     "kitchen-partial":  dict(KITCHEN, parts="partial-v2", grad_norm=10, top_k=2),
     "kitchen-mixed":    dict(KITCHEN, parts="mixed-v2", grad_norm=10, top_k=0),
-    "two-roads":        dict(parts="two-roads-v0", minari="toy", compile="default", steps=9000,
+    "two-roads":        dict(parts="two-roads-v1", minari="toy", compile="default", steps=9000,
                              eval_every=3000, eval_episodes=100, hidden_dim=128, lr=1e-3,
                              critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98),
+    "bandit":           dict(BANDIT, parts="bandit-v0"),
+    "bandit-close":     dict(BANDIT, parts="bandit-close-v0"),
+    "bandit-tie":       dict(BANDIT, parts="bandit-tie-v0"),
 }
 # fmt: on
 
@@ -882,8 +888,9 @@ def open_minari(name):
 def make_or_download(name, minari_id):
     import minari
 
-    makers = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}
-    maker = makers.get(minari_id.split("/")[0])
+    makers = {"toy/two-roads": "toy_experiments.two_roads", "toy/bandit": "toy_experiments.bandit"}
+    makers["d4rl/"] = "d4rl_to_minari"
+    maker = next((makers[start] for start in makers if minari_id.startswith(start)), None)
     if maker:
         importlib.import_module(maker).make(minari_id)  # a file beside this one
         return

@@ -125,14 +125,12 @@ def is_finished(args):
     return path.exists() and json.loads(path.read_text())["final"]["step"] >= args.steps
 
 
-def sweep(envs, seeds, out="runs/sweep", settings=(), methods=("DiffusionQL",), gpus=0, address=""):
-    """Trains what is not finished yet. Returns the errors of runs that failed, a line for each.
+def sweep(runs, gpus=0, address=""):
+    """Trains what is not finished of the runs, as `plan` lists them; gpus: of each run.
 
-    settings: as in `plan`; gpus: of each run; methods: names, see `find_method`. Raises ValueError,
-    and KeyboardInterrupt after Ctrl-C: all runs go on from their checkpoints.
+    Returns the errors of runs that failed, a line for each. Raises ValueError, and
+    KeyboardInterrupt after Ctrl-C: all runs go on from their checkpoints.
     """
-    settings = ["--device", "cuda" if gpus else "cpu", *settings]  # one that is given comes later
-    runs = plan(envs, seeds, out, settings, methods)
     waiting = [(args, method) for args, method in runs if not is_finished(args)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them are done")
     if not waiting:
@@ -178,7 +176,7 @@ def collect(out):
     rows = []
     for path in sorted(Path(out).rglob("result.json")):
         method, *task, seed, _ = path.relative_to(out).parts
-        row = {"method": method, "task": "/".join(task), "seed": int(seed)}
+        row = {"method": method, "task": "/".join(task), "seed": int(seed), "folder": path.parent}
         for selection, chosen in json.loads(path.read_text()).items():
             row[selection] = chosen.get("score", np.nan) if chosen else np.nan
         rows.append(row)
@@ -275,8 +273,10 @@ def main():
     failed = []
     try:
         if not options.report:
-            chosen = (options.envs, options.seeds, options.out, settings, options.methods)
-            failed = sweep(*chosen, gpus=options.gpus_per_run, address=options.address)
+            gpus = options.gpus_per_run
+            settings = ["--device", "cuda" if gpus else "cpu", *settings]  # a given one comes later
+            runs = plan(options.envs, options.seeds, options.out, settings, options.methods)
+            failed = sweep(runs, gpus, options.address)
         report(options.out)
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)

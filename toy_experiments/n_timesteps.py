@@ -1,58 +1,49 @@
 """Figure 3: what the number of denoising steps N means for cloning.
 
-    python toy_experiments/n_timesteps.py                      # the figure: N = 2, 5, 10 and 50
-    python toy_experiments/n_timesteps.py --n-timesteps 3 100  # other N
+    python toy_experiments/n_timesteps.py
 
-The exact denoiser is not learned: it shows the most that cloning with N steps can reach.
-What N means with a reward is the question of few_steps.py.
+The exact denoiser is not learned: it shows the most that cloning with N steps can reach. What N
+means with a reward is the question of few_steps.py.
 """
 
-from dataclasses import dataclass
-from functools import partial
+import sys
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
-from repository import FIGURES
 
-from toy_experiments import figures
-from toy_experiments.cloning import Diffusion, exact_policy
-from toy_experiments.command_line import Options, run_script
-from toy_experiments.training import clone
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script finds only its own folder
 
-METHODS = {"exact denoiser": exact_policy, "diffusion": Diffusion}
+from toy_experiments import pictures
+from toy_experiments.bandit import exact_policy, measure
 
-
-@dataclass
-class Args(Options):
-    steps: int = 5000  # gradient steps
-    methods: tuple[str, ...] = tuple(METHODS)  # what to compare
-    out: Path = FIGURES  # folder of the figure
-    n_timesteps: tuple[int, ...] = (2, 5, 10, 50)  # numbers of denoising steps
+STEPS = (2, 5, 10, 50)  # denoising steps N
+ROWS = {f"diffusion, N = {n}": ("BCDiffusion", "bandit", f"--n-timesteps {n}") for n in STEPS}
 
 
-def make_figure(args):
-    rows = {}
-    for method in args.methods:
-        for n in args.n_timesteps:
-            steps = args.steps
-            if method == "exact denoiser":
-                steps = 0
-            settings = dict(make_policy=partial(METHODS[method], n), steps=steps)
-            rows[f"{method}, N = {n}"] = (clone, settings)
-    results = figures.run_seeds(rows, args)
+def exact_clones():
+    """{row: [result]} of the exact denoiser, with each N."""
+    results = {}
+    for n in STEPS:
+        torch.manual_seed(0)
+        actions = exact_policy(n).sample(torch.zeros(2000, 2))
+        results[f"exact denoiser, N = {n}"] = [(actions, measure(actions))]
+    return results
 
-    columns = len(args.n_timesteps)
-    lines = len(args.methods)
-    figure = Figure(figsize=(2.5 * columns, 3.4 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+
+def draw(results):
+    figure = Figure(figsize=(2.5 * len(STEPS), 7.2), layout="constrained")
+    axes = figure.subplots(2, len(STEPS)).flat
     for axis, (row, runs) in zip(axes, results.items(), strict=True):
-        samples, _ = runs[0]
-        method = row.split(",")[0]
-        figures.draw(axis, samples, row, figures.cloning_caption(runs), figures.COLORS[method])
-    figure.suptitle(f"Cloning with N denoising steps ({figures.seeds_text(args)})", fontsize=10)
-    figures.save("n_timesteps", figure, args, results=results)
-    print(figures.table(results, figures.CLONING_COLUMNS))
+        color = pictures.COLORS[row.split(",")[0]]
+        pictures.draw_actions(axis, runs[0][0], row, pictures.cloning_caption(runs), color)
+    figure.suptitle("2,000 samples of the first seed; numbers: mean ± std over the seeds", size=10)
+    return figure
+
+
+def main():
+    pictures.experiment("n_timesteps", __doc__, ROWS, draw, pictures.CLONING, exact_clones())
 
 
 if __name__ == "__main__":
-    run_script(Args, make_figure, description=__doc__)
+    main()

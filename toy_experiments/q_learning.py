@@ -1,78 +1,55 @@
-"""Figure 2: the bandit with a reward, by TD3+BC, AWR, BCQ, BEAR and Diffusion-QL.
+"""Figure 2: the bandit with a reward, by Diffusion-QL and nine other methods of forks.py.
 
-    python toy_experiments/q_learning.py                   # the figure, and its numbers
-    python toy_experiments/q_learning.py --n-timesteps 50  # with the N of the paper
-    python toy_experiments/q_learning.py --seeds 5         # mean and spread over five seeds
+    python toy_experiments/q_learning.py             # five seeds
+    python toy_experiments/q_learning.py --seeds 0   # one seed
 
-The first table is measured on 2,000 samples of a policy. The second one compares all methods under
-the same rules of acting: a sample, or one of 50 samples that is chosen by its Q.
+The table has the reward that each method earns by its own rule of acting, what 2,000 plain samples
+of its policy earn, and what all of them earn by the same rules: a sample, or one of 50 samples that
+is chosen by its Q.
 """
 
-from dataclasses import dataclass
-from functools import partial
+import sys
 from pathlib import Path
 
-import torch
-from repository import FIGURES
+from matplotlib.figure import Figure
 
-from toy_experiments import figures
-from toy_experiments.bandit import CORNERS, REWARDS, make_data, measure
-from toy_experiments.command_line import Options, run_script
-from toy_experiments.guided import METHODS
-from toy_experiments.training import learn
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script finds only its own folder
 
+from toy_experiments import pictures
+from toy_experiments.bandit import CORNERS, REWARDS
 
-@dataclass
-class Args(Options):
-    steps: int = 5000  # gradient steps of each method
-    methods: tuple[str, ...] = tuple(METHODS)  # what to compare
-    out: Path = FIGURES  # folder of the figure
-    n_timesteps: int = 5  # denoising steps N of Diffusion-QL
-
-
-def make_figure(args):
-    rows = {}
-    for method in args.methods:
-        make_policy = METHODS[method]
-        if method == "Diffusion-QL":
-            make_policy = partial(make_policy, args.n_timesteps)
-        settings = dict(make_policy=make_policy, rewards=tuple(REWARDS.tolist()), steps=args.steps)
-        rows[method] = (learn, settings)
-    results = figures.run_seeds(rows, args)
-    compared = references(args.seed)
-
-    figure = figures.draw_methods(
-        results,
-        args.seed,
-        data_caption=f"mean reward of each corner;\nof the data: {REWARDS.mean():.3f}",
-        caption=figures.reward_caption,
-    )
-    for (x, y), reward in zip(CORNERS.tolist(), REWARDS.tolist(), strict=True):
-        place = (x / 2, y / 2)
-        figure.axes[0].annotate(f"{reward:g}", place, ha="center", va="center", fontsize=12)
-    settings = f"{args.steps:,} steps; Diffusion-QL with N = {args.n_timesteps}"
-    figure.suptitle(f"With reward ({settings}; {figures.seeds_text(args)})", fontsize=10)
-
-    name = "q_learning"
-    if args.n_timesteps != Args.n_timesteps:
-        name += f"_N{args.n_timesteps}"
-    figures.save(name, figure, args, results=results, references=compared)
-    print(figures.table({**compared, **results}, figures.REWARD_COLUMNS))
-    print()
-    print(figures.table(results, figures.ACTING_COLUMNS))
+METHODS = {
+    "TD3+BC": "TD3BC",
+    "Gaussian with Q": "GaussianQL",
+    "AWR": "AWR",
+    "BCQ": "BCQ",
+    "BEAR": "BEAR",
+    "weighted diffusion": "WeightedDiffusion",
+    "EDP": "EDP",
+    "FQL": "FQL",
+    "IDQL": "IDQL",
+    "Diffusion-QL": "DiffusionQL",
+}
+ROWS = {row: (method, "bandit", "") for row, method in METHODS.items()}
+RULES = {f"reward, {rule}": (rule, ".2f") for rule in pictures.RULES[1:]}
 
 
-def references(seed):
-    """Results to compare with: the data's own actions, and actions drawn from the whole square."""
-    torch.manual_seed(seed)
-    data = make_data(seed=seed)
-    own = data.action[:2000]
-    uniform = 2 * torch.rand(2000, 2) - 1
-    return {
-        "the data": [(own, measure(own, data))],
-        "uniformly random": [(uniform, measure(uniform, data))],
-    }
+def draw(results):
+    figure = Figure(figsize=(15, 8), layout="constrained")
+    axes = figure.subplots(2, 6).flat
+    for axis, (row, runs) in zip(axes, results.items(), strict=True):
+        pictures.draw_actions(axis, runs[0][0], row, pictures.reward_caption(runs))
+    for (x, y), reward in zip(CORNERS.tolist(), REWARDS, strict=True):
+        figure.axes[0].annotate(f"{reward:g}", (x / 2, y / 2), ha="center", va="center", size=12)
+    figure.suptitle("2,000 samples of the first seed; numbers: mean ± std over the seeds", size=10)
+    return figure
+
+
+def main():
+    columns = {**pictures.REWARD, **RULES}
+    compared = pictures.references()
+    pictures.experiment("q_learning", __doc__, ROWS, draw, columns, compared)
 
 
 if __name__ == "__main__":
-    run_script(Args, make_figure, description=__doc__)
+    main()
