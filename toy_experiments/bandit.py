@@ -89,7 +89,9 @@ def make(minari_id):
         actions = data.action[first : first + rounds].numpy()
         reward = data.reward[first : first + rounds, 0].numpy()
         buffers.append(EpisodeBuffer(i, None, None, states, actions, reward, always, ~always))
-    about = dict(algorithm_name="draws around four corners", author="the authors of this repository")
+    about = dict(
+        algorithm_name="draws around four corners", author="the authors of this repository"
+    )
     about.update(author_email="none", code_permalink="toy_experiments/bandit.py")
     about.update(ref_min_score=0, ref_max_score=100, description="the paper's 2-D bandit")
     store(minari_id, buffers, gym.make("Bandit-v0", rewards=rewards), about)

@@ -2,21 +2,19 @@
 
     python toy_experiments/benchmark.py               # walker2d's sizes, in some minutes
     python toy_experiments/benchmark.py --no-compile  # without the row that has to compile first
-    python toy_experiments/benchmark.py --growth      # how the cost of an update grows: a figure
-    python toy_experiments/benchmark.py --side-by-side  # a run on all cores, or a run on each core
+    python toy_experiments/benchmark.py --n-timesteps 50   # other sizes
 
 The data is random: speed does not depend on it. All rows are timed in turn, round after round, so
-that another program's load falls on all of them; a figure is the median of the rounds (of --growth:
-the fastest one). Two threads on two cores that others use, too, can be slower than one.
+that another program's load falls on all of them; a figure is the median of the rounds. Two threads
+on two cores that others use, too, can be slower than one.
 """
 
 import copy
-import json
 import platform
 import statistics
+import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -25,10 +23,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
-from joblib import Parallel, delayed
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
-from repository import FIGURES
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script finds only its own folder
 
 from diffusion_ql import (
     Args,
@@ -37,9 +33,7 @@ from diffusion_ql import (
     SinusoidalEmbedding,
     compile_losses,
     vp_schedule,
-    write,
 )
-from toy_experiments.figures import COLORS
 
 
 @dataclass
@@ -54,23 +48,6 @@ class Options:
     rounds: int = 9  # rounds of 20 updates
     threads: int = torch.get_num_threads()
     compile: bool = True  # also time compiled losses
-    growth: bool = False  # time updates of other sizes instead, uncompiled, one size varied at once
-    side_by_side: bool = False  # time instead a run on all cores against a run on each core
-    out: Path = FIGURES  # folder of the figure of --growth
-
-
-GROWTH = {  # what is varied, and how far
-    "n_timesteps": (2, 5, 10, 20, 50),
-    "batch_size": (64, 256, 1024),
-    "hidden_dim": (64, 128, 256, 512),
-    "transitions": (10_000, 100_000, 1_000_000),
-}
-NAMES = {
-    "n_timesteps": "denoising steps N",
-    "batch_size": "batch size",
-    "hidden_dim": "width of the networks",
-    "transitions": "transitions in the dataset",
-}
 
 
 def release_mlp(inputs, outputs, width):
@@ -270,129 +247,12 @@ def evaluations(agent, options, episodes=10):
     print_table("steps of an evaluation", in_turns(rows, options.rounds))
 
 
-def growth(options):
-    """A table, a figure and a file of the milliseconds that an update takes, as one size varies.
-
-    They are those of the fastest round: other load can only add to them.
-    """
-    usual = {
-        "n_timesteps": options.n_timesteps,
-        "batch_size": options.batch_size,
-        "hidden_dim": options.hidden_dim,
-        "transitions": 100_000,
-    }
-    datasets = {n: random_data(options, n) for n in {*GROWTH["transitions"], 100_000}}
-    rows = {}
-    for size, values in GROWTH.items():
-        for value in values:
-            settings = {**usual, size: value}
-            key = tuple(settings.values())  # the usual sizes are timed once, for all panels
-            data = datasets[settings.pop("transitions")]
-            args = Args(device="cpu", **settings)
-            agent = DiffusionQL(options.state_dim, options.action_dim, args)
-            rows[key] = partial(update_once, agent, data)
-    rates = in_turns(rows, options.rounds, times=5)
-
-    times = {}
-    for size, values in GROWTH.items():
-        times[size] = {}
-        for value in values:
-            key = tuple({**usual, size: value}.values())
-            times[size][str(value)] = round(1000 / max(rates[key]), 1)
-    print(growth_table(times))
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "benchmark_growth"
-    figure = draw_growth(times)
-    write(path.with_suffix(".png"), lambda partial_path: figure.savefig(partial_path, dpi=110))
-    content = json.dumps({"threads": options.threads, "milliseconds": times}, indent=1)
-    write(path.with_suffix(".json"), lambda partial_path: partial_path.write_text(content))
-    print(f"figure and numbers: {path}.png, .json")
-
-
-def growth_table(times):
-    """A Markdown table of {size: {value: milliseconds}}."""
-    lines = ["| | milliseconds per update |", "|---|---|"]
-    for size, by_value in times.items():
-        cells = [f"{int(value):,}: **{time_taken:.0f}**" for value, time_taken in by_value.items()]
-        lines.append(f"| {NAMES[size]} | {'; '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def draw_growth(times):
-    """A panel per size, on logarithmic axes, so that a cost in proportion has the slope 1."""
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    axes = figure.subplots(2, 2, sharey=True).flat
-    for axis, (size, by_value) in zip(axes, times.items(), strict=True):
-        values = [int(value) for value in by_value]
-        axis.plot(values, list(by_value.values()), "o-", color=COLORS["Diffusion-QL"], lw=2, ms=8)
-        axis.set(xscale="log", yscale="log")
-        axis.set_xticks(values, [f"{value:,}" for value in values])
-        axis.set_yticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1,000"])
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_minor_locator(NullLocator())
-        axis.set_xlabel(NAMES[size], size=17)
-        axis.tick_params(labelsize=15)
-        axis.grid(alpha=0.3)
-        axis.margins(x=0.15)
-    figure.supylabel("milliseconds per update", size=17)
-    return figure
-
-
-def update_once(agent, data):
-    agent.update(data.sample(agent.args.batch_size))
-
-
-def side_by_side(options):
-    """A table: what a run with a thread per core does, and what runs with one thread each do.
-
-    This is the choice of sweep.py, which gives a thread to each of its runs.
-    """
-    alone = []
-    together = []
-    with Parallel(n_jobs=options.threads) as pool:
-        for _ in range(options.rounds):
-            alone += pool([delayed(updates_per_second)(options, options.threads)])
-            runs = [delayed(updates_per_second)(options, 1)] * options.threads
-            together.append(sum(pool(runs)))
-    rows = {
-        f"one run with {options.threads} threads": alone,
-        f"{options.threads} runs with one thread each, their sum": together,
-    }
-    print_table("updates", rows, "ratio")
-
-
-def updates_per_second(options, threads, seconds=5):
-    """Of an uncompiled run with this many threads, after a second of warming up."""
-    torch.set_num_threads(threads)
-    args = Args(
-        hidden_dim=options.hidden_dim,
-        n_timesteps=options.n_timesteps,
-        batch_size=options.batch_size,
-        device="cpu",
-    )
-    agent = DiffusionQL(options.state_dim, options.action_dim, args)
-    data = random_data(options)
-    warm = time.perf_counter() + 1
-    while time.perf_counter() < warm:
-        update_once(agent, data)
-    begin = time.perf_counter()
-    count = 0
-    while time.perf_counter() < begin + seconds:
-        update_once(agent, data)
-        count += 1
-    return count / (time.perf_counter() - begin)
-
-
 def main():
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(options.threads)
     machine = f"{platform.machine()} CPU, {options.threads} threads, PyTorch {torch.__version__}"
     sizes = f"state {options.state_dim}, action {options.action_dim}, width {options.hidden_dim}"
     print(f"{machine}; {sizes}, batch {options.batch_size}, N = {options.n_timesteps}")
-    if options.growth:
-        return growth(options)
-    if options.side_by_side:
-        return side_by_side(options)
     agent = updates(options)
     if (options.state_dim, options.action_dim) == (17, 6):
         evaluations(agent, options)

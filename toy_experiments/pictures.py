@@ -105,7 +105,7 @@ def row_folder(out, row):
 
 
 def train(rows, options):
-    """Trains what is missing of {row: (method, task, settings)}. Raises ValueError if a run fails."""
+    """Trains what is missing of {row: (method, task, settings)}; ValueError if a run fails."""
     runs = []
     for row, (method, task, settings) in rows.items():
         settings = ["--steps", str(options.steps), *settings.split()]

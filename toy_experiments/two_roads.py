@@ -5,23 +5,22 @@ its left side. Half of the demonstrations take the short road below the block, h
 above it. Every step at the goal is worth 1. So the data has two modes at the start, whose average
 runs into the pocket, and one of them is better.
 
-This file holds the environment TwoRoads-v0 and the collecting of the Minari dataset
-toy/two-roads-v0. It imports nothing of ours: diffusion_ql.py imports it.
+This file holds the environment TwoRoads-v0, the collecting of the Minari dataset toy/two-roads-v1,
+and how paths are driven, counted and drawn.
 """
 
-import os
 import sys
-import tempfile
-from pathlib import Path
-from unittest import mock
 
 import numpy as np
 
 sys.modules["farama_notifications"] = None  # or gymnasium-robotics prints news
 import gymnasium as gym
+import torch
 from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from diffusion_ql import evaluate
 
 MAZE = [
     [1, 1, 1, 1, 1, 1, 1, 1, 1],
@@ -37,7 +36,8 @@ GOAL = (3, -2)
 ROADS = {"short": [(-2, -2), GOAL], "long": [(-2, 2), (2.5, 2), GOAL]}  # waypoints (x, y)
 STEPS = 60  # decisions in an episode
 HOLD = 5  # simulator steps (of 0.01 s) for which an action is held
-NAME = "toy/two-roads-v0"
+NAME = "toy/two-roads-v1"
+COLORS = {"short": "#882255", "long": "#DDCC77", "stuck": "#999999"}  # of no method
 
 
 class TwoRoads(PointMazeEnv):
@@ -126,9 +126,9 @@ def make(minari_id=NAME, episodes=200, seed=0):
     Its folder appears only when it is whole. Reference scores: 0 is the return of uniformly random
     actions, 100 that of the short road without noise at full speed.
     """
-    import minari
     from minari.data_collector import EpisodeBuffer
-    from minari.storage import get_dataset_path
+
+    from d4rl_to_minari import store
 
     print(f"collecting {episodes} demonstrations for {minari_id}: some seconds, once", flush=True)
     env = gym.make("TwoRoads-v0")
@@ -148,29 +148,63 @@ def make(minari_id=NAME, episodes=200, seed=0):
     low = random_return(env, seed)
     _, _, fastest = drive(env, "short", rng, noise=0, speed=5, seed=seed)
 
-    folder = get_dataset_path(minari_id)
-    root = get_dataset_path("")
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as workshop:
-        with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=workshop):
-            minari.create_dataset_from_buffers(
-                minari_id,
-                buffers,
-                env,
-                eval_env=env,
-                algorithm_name="waypoint controller with noise",
-                author="the authors of this repository",
-                author_email="none",
-                code_permalink="toy_experiments/two_roads.py",
-                ref_min_score=low,
-                ref_max_score=float(fastest.sum()),
-                description=__doc__.split("\n\n")[1],
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for metadata in Path(workshop, minari_id).parent.glob("namespace_metadata.json"):
-            metadata.replace(folder.parent / metadata.name)
-        try:
-            Path(workshop, minari_id).replace(folder)
-        except OSError:
-            if not folder.exists():
-                raise  # else another process has made it in the meantime
+    about = dict(algorithm_name="waypoint controller with noise", author_email="none")
+    about.update(author="the authors of this repository", ref_min_score=low)
+    about.update(code_permalink="toy_experiments/two_roads.py", ref_max_score=float(fastest.sum()))
+    store(minari_id, buffers, env, {**about, "description": __doc__.split("\n\n")[1]})
+
+
+# ---- Paths ---------------------------------------------------------------------------------------
+class Recorder:
+    """Acts as `agent` does, and keeps where the ball was at every step."""
+
+    def __init__(self, agent):
+        self.agent = agent
+        self.device = getattr(agent, "device", torch.device("cpu"))
+        self.positions = []
+
+    def act(self, states):
+        self.positions.append(states[:, :2].cpu().numpy())
+        return self.agent.act(states)
+
+
+def drive_policy(agent, dataset, episodes=100, seed=100):
+    """Paths (episodes, 60, 2) and returns (episodes,) of an agent, or of anything that can act."""
+    recorder = Recorder(agent)
+    returns = evaluate(recorder, dataset, episodes, seed)
+    paths = []
+    for begin in range(0, len(recorder.positions), STEPS):  # some episodes go side by side
+        paths.append(np.stack(recorder.positions[begin : begin + STEPS], axis=1))
+    return np.concatenate(paths), returns
+
+
+def demonstrations(dataset):
+    """The paths (200, 60, 2) of the dataset."""
+    return dataset.transitions.state[:, :2].reshape(-1, STEPS, 2).numpy()
+
+
+def shares(paths):
+    """The shares of paths (episodes, steps, 2) that pass the block on each road, or not at all."""
+    passed = paths[:, :, 0].max(axis=1) > 1.5  # the block's right edge
+    middle = np.abs(paths[:, :, 0]).argmin(axis=1)  # the step at which a path crosses x = 0
+    above = paths[np.arange(len(paths)), middle, 1] > 0
+    return {
+        "short": float(np.mean(passed & ~above)),
+        "long": float(np.mean(passed & above)),
+        "stuck": float(np.mean(~passed)),
+    }
+
+
+def describe(share):
+    return ", ".join(f"{name} {100 * part:.0f} %" for name, part in share.items())
+
+
+def draw_paths(axis, paths, title, caption=""):
+    """One panel: the maze and paths (episodes, steps, 2) in it, coloured by road."""
+    draw_maze(axis)
+    for path in paths:
+        share = shares(path[None])
+        road = max(share, key=share.get)
+        axis.plot(path[:, 0], path[:, 1], color=COLORS[road], lw=0.7, alpha=0.5)
+    axis.plot(*START, "ko", ms=7)
+    axis.set(title=title, xlabel=caption)

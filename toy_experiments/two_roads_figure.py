@@ -1,12 +1,12 @@
-"""Two-roads' picture and table: cloning and Q-guidance, each by a Gaussian and by diffusion.
+"""Two roads: the paths of the demonstrations, of clones, and of methods with reward.
 
-    python toy_experiments/two_roads_figure.py
+    python toy_experiments/two_roads_figure.py              # five seeds: hours of one core
+    python toy_experiments/two_roads_figure.py --run RUN    # seconds: RUN/roads.png, of one run
 
-Trains all four with sweep.py, five seeds each, in runs/two-roads-figure/; what is finished there is
-not trained again. Then it drives 100 episodes with each, and writes two_roads.png and .json.
+Every method makes 9,000 steps, with the settings of --env two-roads; its one knob, where it has
+one, was chosen on other seeds (two_roads_tuning.sh). The agents drive 100 episodes each.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -14,144 +14,133 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.figure import Figure
-from repository import FIGURES
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script finds only its own folder
 
 from diffusion_ql import load_agent, load_dataset, write
-from sweep import sweep
-from toy_experiments.two_roads import STEPS
-from toy_experiments.two_roads_agents import drive_policy
-from toy_experiments.two_roads_pictures import demonstrations, describe, draw_paths, shares
+from sweep import collect, plan, report, sweep
+from toy_experiments import pictures
+from toy_experiments.two_roads import demonstrations, describe, draw_paths, drive_policy, shares
 
-CLONING = "--lr 5e-4 --batch-size 1024 --steps 20000 --eval-every 20000".split()
-METHODS = {  # the agent's class, and its settings where they are not those of --env two-roads
-    "cloning by a Gaussian": ("forks.BCGaussian", CLONING),
-    "cloning by diffusion": ("forks.BCDiffusion", [*CLONING, "--n-timesteps", "20"]),
-    "Gaussian with Q": ("forks.GaussianQL", []),
-    "Diffusion-QL": ("diffusion_ql.DiffusionQL", []),
+METHODS = {  # the method, and its options where they are not those of --env two-roads
+    "Gaussian cloning": ("BCGaussian", ""),
+    "diffusion cloning": ("BCDiffusion", ""),
+    "TD3+BC": ("TD3BC", ""),
+    "Gaussian with Q": ("GaussianQL", ""),
+    "EDP": ("EDP", ""),
+    "FQL": ("FQL", ""),
+    "IDQL": ("IDQL", ""),
+    "Diffusion-QL": ("DiffusionQL", ""),
 }
-COLUMNS = {"short": ".0%", "long": ".0%", "stuck": ".0%", "score": ".1f"}
+COLUMNS = {
+    "short": ("short road", ".0%"),
+    "long": ("long road", ".0%"),
+    "stuck": ("stuck", ".0%"),
+    "score": ("score", ".1f"),
+}
 
 
 @dataclass
-class Args:
-    """Trains what is missing, then draws two_roads.png and prints its table."""
-
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of each method
-    drawn_seed: int = 2  # whose paths are drawn
-    methods: tuple[str, ...] = tuple(METHODS)  # what to compare
-    steps: int = 0  # gradient steps of every method (0: as in METHODS)
-    episodes: int = 100  # that each agent drives
-    runs: Path = Path("runs/two-roads-figure")  # folder of the runs
-    out: Path = FIGURES  # folder of the figure
+class Options:
+    out: Path = Path("runs/two-roads")  # folder of the runs, the figure and the tables
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of each method; the first one is drawn
+    steps: int = 9000  # gradient steps of each run
+    run: str = ""  # a run of --env two-roads, to draw it alone
 
 
-def train_all(args):
-    """Sweeps over the seeds with each method. Raises ValueError if a run failed."""
-    for method in args.methods:
-        agent_class, settings = METHODS[method]
-        if args.steps:
-            short = {"steps": args.steps, "eval-every": args.steps, "eval-episodes": args.episodes}
-            settings = [*settings, *[f"--{name}={value}" for name, value in short.items()]]
-        print(method)
-        failed = sweep(["two-roads"], args.seeds, args.runs, settings, [agent_class])
-        if failed:
-            raise ValueError("\n".join(failed))
+def paths_of(folder, dataset, episodes=100):
+    """Paths (episodes, 60, 2) and returns (episodes,) of a run's agent on new episodes.
+
+    They are kept as paths.npz in the run folder, so that a picture needs no agent.
+    """
+    path = Path(folder, "paths.npz")
+    if not path.exists():
+        agent = load_agent(folder)
+        paths, returns = drive_policy(agent, dataset, episodes, seed=(agent.args.seed, 2))
+        arrays = {"paths": paths.astype(np.float16), "returns": returns.astype(np.float32)}
+        write(path, partial(pictures.save_arrays, arrays))
+    with np.load(path) as arrays:
+        return arrays["paths"].astype(np.float32), arrays["returns"]
 
 
-def drive_all(args, dataset):
-    """{method: {seed: (paths, numbers)}}: paths (episodes, 60, 2), shares and score."""
-    results = {}
-    for method in args.methods:
-        agent_class, _ = METHODS[method]
-        results[method] = {}
-        for seed in args.seeds:
-            folder = args.runs / agent_class.split(".")[-1] / "two-roads" / str(seed)
-            paths, returns = drive_policy(load_agent(folder), dataset, args.episodes)
-            results[method][seed] = (paths, numbers_of(paths, returns, dataset))
-    return results
+def result_of(paths, returns, dataset):
+    """(paths, numbers): the shares of the roads and the mean score."""
+    return paths, {**shares(paths), "score": float(dataset.score(returns).mean())}
 
 
-def demonstrated(dataset):
-    """The paths (200, 60, 2) of the dataset, and their numbers."""
-    paths = demonstrations(dataset)
-    returns = dataset.transitions.reward.reshape(-1, STEPS).sum(1).numpy()
-    return paths, numbers_of(paths, returns, dataset)
-
-
-def random_actions(dataset, episodes):
-    """The paths of uniformly random actions, and their numbers."""
+def references(dataset, episodes=100):
+    """The results of the demonstrations, and of uniformly random actions."""
 
     class Random:
         def act(self, states):
             return 2 * torch.rand(len(states), dataset.action_dim) - 1
 
-    paths, returns = drive_policy(Random(), dataset, episodes)
-    return paths, numbers_of(paths, returns, dataset)
+    paths = demonstrations(dataset)
+    returns = dataset.transitions.reward.reshape(len(paths), -1).sum(1).numpy()
+    return {
+        "demonstrations": [result_of(paths, returns, dataset)],
+        "uniformly random": [result_of(*drive_policy(Random(), dataset, episodes), dataset)],
+    }
 
 
-def numbers_of(paths, returns, dataset):
-    """Shares of the roads, and the mean score of returns (episodes,)."""
-    return {**shares(paths), "score": float(dataset.score(returns).mean())}
-
-
-def draw(data, results, seed):
-    """A panel for the demonstrations, and one for each method's run with this seed."""
-    panels = {"demonstrations": data}
-    for method, by_seed in results.items():
-        panels[method] = by_seed[seed]
-    figure = Figure(figsize=(3.3 * len(panels), 3.9), layout="constrained")
-    axes = figure.subplots(1, len(panels))
-    for axis, (title, (paths, numbers)) in zip(axes, panels.items(), strict=True):
-        share = {road: numbers[road] for road in ("short", "long", "stuck")}
-        draw_paths(axis, paths, title, f"{describe(share)}\nscore {numbers['score']:.0f}")
+def draw(results):
+    columns = (len(results) + 1) // 2
+    figure = Figure(figsize=(3.2 * columns, 7.6), layout="constrained")
+    axes = figure.subplots(2, columns).flat
+    for axis, (row, runs) in zip(axes, results.items(), strict=False):
+        score = pictures.summary(runs, "score", ".0f")
+        stuck = pictures.summary(runs, "stuck", ".0%")
+        draw_paths(axis, runs[0][0], row, f"score {score}\nstuck {stuck}")
+    for axis in axes:
+        axis.set_axis_off()  # of places that are left over
     colors = "dark red: short road, yellow: long, grey: stuck"
-    figure.suptitle(f"dot: start, star: goal; {colors}; seed {seed}")
+    figure.suptitle(f"dot: start, star: goal; {colors}; the first seed", size=12)
     return figure
 
 
-def table(rows):
-    """A Markdown table of {row: [numbers of each seed]}: mean ± std over the seeds."""
-    lines = ["| | short | long | stuck | score |", "|---|---|---|---|---|"]
-    for row, runs in rows.items():
-        cells = []
-        for column, form in COLUMNS.items():
-            values = np.array([numbers[column] for numbers in runs])
-            cell = f"{values.mean():{form}}"
-            if len(values) > 1:
-                cell += f" ± {values.std():{form}}"
-            cells.append(cell)
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def draw_run(folder):
+    """Writes FOLDER/roads.png: the agent's paths beside the demonstrations. Raises ValueError."""
+    agent = load_agent(folder)
+    if agent.args.env != "two-roads":
+        raise ValueError(f"{folder} is a run of {agent.args.env}: give one of --env two-roads")
+    dataset = load_dataset("two-roads")
+    driven, _ = drive_policy(agent, dataset)
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    panels = {"demonstrations": demonstrations(dataset), "the agent": driven}
+    for axis, (title, paths) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        draw_paths(axis, paths, title, describe(shares(paths)))
+        print(f"{title}: {describe(shares(paths))}")
+    write(Path(folder, "roads.png"), partial(figure.savefig, format="png", dpi=150))
+    print(f"picture: {folder}/roads.png")
+
+
+def make_figure(options):
+    if options.run:
+        return draw_run(options.run)
+    runs = []
+    for method, settings in METHODS.values():
+        settings = ["--steps", str(options.steps), *settings.split()]
+        runs += plan(["two-roads"], options.seeds, options.out, settings, [method])
+    failed = sweep(runs)
+    if failed:
+        raise ValueError("\n".join(failed))
+    report(options.out)
+    dataset = load_dataset("two-roads")
+    results = references(dataset)
+    finished = collect(options.out)
+    for row, (method, _) in METHODS.items():
+        folders = finished[finished["method"] == method].sort_values("seed")["folder"]
+        results[row] = [result_of(*paths_of(folder, dataset), dataset) for folder in folders]
+    write(options.out / "figure.png", partial(draw(results).savefig, format="png", dpi=110))
+    text = pictures.table(results, COLUMNS)
+    write(options.out / "roads.md", lambda path: path.write_text(text))
+    print(text)
+    print(f"figure and tables: {options.out}/figure.png, roads.md, table.md")
 
 
 def main():
-    args = tyro.cli(Args, description=__doc__)
-    try:
-        unknown = set(args.methods) - set(METHODS)
-        if unknown or args.drawn_seed not in args.seeds:
-            raise ValueError(f"--methods: some of {list(METHODS)}; --drawn-seed: one of --seeds")
-        train_all(args)
-        dataset = load_dataset("two-roads")
-        data = demonstrated(dataset)
-        results = drive_all(args, dataset)
-        rows = {"demonstrations": [data[1]]}
-        rows["uniformly random"] = [random_actions(dataset, args.episodes)[1]]
-        for method, by_seed in results.items():
-            rows[method] = [numbers for _, numbers in by_seed.values()]
-        figure = draw(data, results, args.drawn_seed)
-        args.out.mkdir(parents=True, exist_ok=True)
-        write(args.out / "two_roads.png", partial(figure.savefig, format="png", dpi=110))
-        text = json.dumps(rows, indent=1)
-        write(args.out / "two_roads.json", lambda path: path.write_text(text))
-        print(table(rows))
-        print(f"picture and numbers: {args.out / 'two_roads'}.png, .json")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    pictures.run_command(Options(), make_figure, __doc__)
 
 
 if __name__ == "__main__":

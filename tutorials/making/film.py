@@ -1,12 +1,13 @@
 """The README's moving picture: noise becomes actions, without a reward and with one.
 
-    python toy_experiments/film.py    # seconds: it trains nothing
+    python tutorials/making/film.py    # seconds: it trains nothing
 
-The policies are the playground's (tutorials/playground.html, trained by make_playground.py): one
+The policies are the playground's (tutorials/playground.html, made by playground.py): one
 diffusion model that clones the bandit's data, and one that climbs Q besides. Both start from the
 same noise. Writes film.gif, and prints what share of 2,000 samples ends where.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from PIL import Image
-from repository import FIGURES, HERE
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # a script finds only its own folder
 
 from diffusion_ql import write
-from toy_experiments.bandit import CORNERS, RADIUS, REWARDS, make_data, measure
-from toy_experiments.figures import COLORS
-from tutorials.make_playground import networks_of, policy_from_text
+from toy_experiments.bandit import CORNERS, RADIUS, REWARDS, measure
+from toy_experiments.pictures import COLORS
+from tutorials.making.playground import PAGE, networks_of, policy_from_text
 
-PAGE = HERE.parent / "tutorials" / "playground.html"
+FIGURES = Path(__file__).resolve().parents[1] / "figures"
 N_TIMESTEPS = 50  # as on the paper's bandit
 PANELS = {  # title: (eta, color)
     "cloning by diffusion": (0.0, COLORS["diffusion"]),
@@ -104,7 +106,7 @@ class Screen:
 
 def draw_corners(axis, with_reward):
     """A circle around each corner, and what it pays."""
-    for (x, y), reward in zip(CORNERS.tolist(), REWARDS.tolist(), strict=True):
+    for (x, y), reward in zip(CORNERS.tolist(), REWARDS, strict=True):
         axis.add_patch(Circle((x, y), RADIUS, fill=False, color="#999999", lw=1.5))
         if with_reward:
             place = (x, y + np.sign(y) * 0.45)
@@ -119,7 +121,7 @@ def make_ways(seed):
 
 def shares(way):
     """How many samples of a way end on a corner, and how many on the best one: two texts."""
-    numbers = measure(way[-1], make_data())
+    numbers = measure(way[-1])
     return f"{numbers['on_mode']:.0%} on a corner", f"{numbers['best_corner']:.0%} on the best"
 
 

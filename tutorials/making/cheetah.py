@@ -1,6 +1,6 @@
 """Makes `cheetah/mixed-v0`, the dataset of notebook 4: HalfCheetah-v5, half middling, half good.
 
-    python tutorials/make_dataset.py --out runs/cheetah
+    python tutorials/making/cheetah.py --out runs/cheetah
 
 Trains an agent by SAC, keeps two of its snapshots, lets each act for 20 episodes, with noise as in
 its training, and writes these 40,000 transitions in Minari's format to runs/cheetah/data. It needs
@@ -125,7 +125,7 @@ def make_dataset(folder):
         eval_env=ENV,
         algorithm_name="SAC of stable-baselines3",
         author="the tutorials of this repository",
-        code_permalink="tutorials/make_dataset.py",
+        code_permalink="tutorials/making/cheetah.py",
         ref_min_score=means["random"],
         ref_max_score=means["good"],
         description=(
