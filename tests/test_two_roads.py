@@ -1,10 +1,6 @@
 """The embedded default: the dataset, its pictures, and a shortened `python diffusion_ql.py`."""
 
-import json
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,11 +10,10 @@ import pytest
 import torch
 from conftest import TINY
 
-from diffusion_ql import Args, load_agent, load_dataset, make_env, train
+from diffusion_ql import Args, load_agent, load_dataset, train
 from forks import BCGaussian
-from toy_experiments import two_roads, two_roads_pictures
-from toy_experiments.two_roads_agents import drive_policy
-from toy_experiments.two_roads_pictures import shares
+from toy_experiments import two_roads, two_roads_figure
+from toy_experiments.two_roads import describe, drive_policy, shares
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,7 +44,7 @@ def test_demonstrations_take_both_roads_half_the_time_and_one_is_better(dataset)
 
 
 def test_it_is_an_ordinary_minari_dataset(dataset):
-    data = minari.load_dataset("toy/two-roads-v0")
+    data = minari.load_dataset("toy/two-roads-v1")
     metadata = data.storage.metadata
     assert metadata["ref_max_score"] > 25 and metadata["ref_min_score"] < 1
     env = data.recover_environment()
@@ -75,7 +70,7 @@ def test_the_same_seed_gives_the_same_dataset():
 
 def test_a_half_made_dataset_is_never_left_behind(monkeypatch, tmp_path):
     def power_cut(*args, **kwargs):
-        folder = Path(minari.storage.get_dataset_path("toy/two-roads-v0"), "data")
+        folder = Path(minari.storage.get_dataset_path("toy/two-roads-v1"), "data")
         folder.mkdir(parents=True)
         (folder / "main_data.hdf5").write_text("half")
         raise KeyboardInterrupt
@@ -84,9 +79,9 @@ def test_a_half_made_dataset_is_never_left_behind(monkeypatch, tmp_path):
         patch.setattr(minari, "create_dataset_from_buffers", power_cut)
         with pytest.raises(KeyboardInterrupt):
             two_roads.make(episodes=2)
-    assert not (tmp_path / "minari/toy/two-roads-v0").exists()
+    assert not (tmp_path / "minari/toy/two-roads-v1").exists()
     two_roads.make(episodes=2)
-    assert minari.load_dataset("toy/two-roads-v0").total_episodes == 2
+    assert minari.load_dataset("toy/two-roads-v1").total_episodes == 2
 
 
 def test_another_process_may_make_the_dataset_in_the_meantime(monkeypatch):
@@ -102,7 +97,7 @@ def test_another_process_may_make_the_dataset_in_the_meantime(monkeypatch):
     root = os.environ["MINARI_DATASETS_PATH"]
     monkeypatch.setattr(minari, "create_dataset_from_buffers", create_after_another)
     two_roads.make(episodes=4)
-    assert minari.load_dataset("toy/two-roads-v0").total_episodes == 2
+    assert minari.load_dataset("toy/two-roads-v1").total_episodes == 2
 
 
 def test_shares_of_known_paths():
@@ -126,30 +121,18 @@ def test_its_picture_shows_where_the_ball_is():
     assert [column / 40 - 4.5, 3.5 - row / 40] == pytest.approx([x, y], abs=0.1)
 
 
-def test_a_dataset_made_earlier_still_loads(demonstrations, tmp_path):
-    """Its environment had another name."""
-    shutil.copytree(demonstrations, tmp_path / "minari")
-    path = tmp_path / "minari/toy/two-roads-v0/data/metadata.json"
-    name = "toy_experiments.two_roads_pictures:DrawnTwoRoads"
-    path.write_text(path.read_text().replace("toy_experiments.two_roads:TwoRoads", name))
-    dataset = load_dataset("two-roads")
-    assert dataset.env_spec.entry_point == name
-    with make_env(dataset.env_spec, render_mode="rgb_array") as env:
-        env.reset(seed=0)
-        assert env.render().ndim == 3
-
-
+@pytest.mark.slow
 def test_the_default_command_in_short(dataset, cli, run_main):
     """Where a Gaussian clone takes both roads or gets stuck, Diffusion-QL takes the short one."""
     short = ["--steps", 2500, "--eval-every", 2500, "--eval-episodes", 20, "--compile", "off"]
     code, _, err = cli(*short, "--out", "ql")
     assert code == 0, err
-    code, out, err = run_main(two_roads_pictures, "ql", "--episodes", 20)
+    code, out, err = run_main(two_roads_figure, "--run", "ql")
     assert code == 0, err
     assert "demonstrations: short 50 %, long 50 %, stuck 0 %" in out
     assert Path("ql/roads.png").read_bytes().startswith(b"\x89PNG")
-    learned, returns = drive_policy(load_agent("ql"), dataset, 20)
-    assert f"the agent: {two_roads_pictures.describe(shares(learned))}" in out
+    learned, returns = drive_policy(load_agent("ql"), dataset)
+    assert f"the agent: {describe(shares(learned))}" in out
     assert shares(learned)["short"] > 0.9
     data_returns = dataset.transitions.reward.reshape(-1, 60).sum(1)
     assert returns.mean() > data_returns.mean()
@@ -161,9 +144,9 @@ def test_the_default_command_in_short(dataset, cli, run_main):
 
 
 def test_only_runs_of_two_roads_are_drawn(fails, pendulum):
-    assert "no run folder" in fails("nowhere", module=two_roads_pictures)
+    assert "no run folder" in fails("--run", "nowhere", module=two_roads_figure)
     train(Args(env="test/pendulum-v0", out="other", **TINY))
-    assert "of test/pendulum-v0" in fails("other", module=two_roads_pictures)
+    assert "of test/pendulum-v0" in fails("--run", "other", module=two_roads_figure)
 
 
 def test_paths_of_more_episodes_than_go_side_by_side(dataset):
@@ -175,25 +158,3 @@ def test_paths_of_more_episodes_than_go_side_by_side(dataset):
     assert paths.shape == (23, 60, 2) and returns.shape == (23,)
     assert np.abs(paths - paths[:, :1]).max() < 0.01  # no path goes on in another episode
     assert len(np.unique(paths[:, 0], axis=0)) == 23
-
-
-def test_the_figure_trains_draws_and_tabulates(demonstrations):
-    """One method, some steps; the same command again trains nothing."""
-    script = ROOT / "toy_experiments/two_roads_figure.py"
-    options = "--steps 20 --seeds 0 1 --drawn-seed 1 --episodes 2 --out here".split()
-    command = [sys.executable, script, "--methods", "Gaussian with Q", *options]
-    environment = {**os.environ, "MINARI_DATASETS_PATH": str(demonstrations)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    numbers = json.loads(Path("here/two_roads.json").read_text())
-    assert list(numbers) == ["demonstrations", "uniformly random", "Gaussian with Q"]
-    assert len(numbers["Gaussian with Q"]) == 2
-    for runs in numbers.values():
-        assert runs[0]["short"] + runs[0]["long"] + runs[0]["stuck"] == pytest.approx(1)
-    assert "| Gaussian with Q |" in done.stdout
-    assert Path("here/two_roads.png").read_bytes().startswith(b"\x89PNG")
-    again = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert "2 runs, 2 of them are done" in again.stdout
-    command[3] = "Gauss"
-    bad = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert bad.returncode == 2 and "--methods" in bad.stderr and "Traceback" not in bad.stderr

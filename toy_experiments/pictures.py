@@ -79,7 +79,9 @@ def experiment(name, description, rows, draw, columns, references=None):
 
     def make_figure(options):
         train(rows, options)
-        results = {**(references or {}), **read(rows, options)}
+        results = dict(references or {})
+        for row in rows:
+            results[row] = read_row(options.out, row, options.seeds)
         save(options.out, draw(results), table(results, columns))
 
     run_command(Options(out=Path("runs", name)), make_figure, description)
@@ -116,14 +118,11 @@ def train(rows, options):
         raise ValueError("\n".join(failed))
 
 
-def read(rows, options):
-    """{row: [the result of each seed]} of finished runs."""
-    results = {}
-    for row in rows:
-        runs = collect(row_folder(options.out, row))
-        runs = runs[runs["seed"].isin(options.seeds)].sort_values("seed")
-        results[row] = [result_of(run) for run in runs.itertuples()]
-    return results
+def read_row(out, row, seeds=(0, 1, 2, 3, 4)):
+    """[the result of each seed] of a row's finished runs. Raises ValueError if there is none."""
+    runs = collect(row_folder(out, row))
+    runs = runs[runs["seed"].isin(seeds)].sort_values("seed")
+    return [result_of(run) for run in runs.itertuples()]
 
 
 def result_of(run):

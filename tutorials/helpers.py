@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from PIL import Image as Picture
 
-from diffusion_ql import Args, DiffusionQL
-from forks import best_of
-from toy_experiments.figures import COLORS, table
+from diffusion_ql import Args
+from toy_experiments.pictures import COLORS, RULES, choose, read_row, table
 
-__all__ = ["COLORS", "FAST"]
+__all__ = ["COLORS", "FAST", "RULES", "choose"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -30,9 +29,14 @@ plt.rcParams["figure.dpi"] = 100
 
 
 # ---- Results that were made by a command and committed -------------------------------------------
-def committed(name):
-    """The numbers of toy_experiments/figures/<name>.json: {row: [the measures of each seed]}."""
-    path = REPOSITORY / "toy_experiments" / "figures" / f"{name}.json"
+def committed(experiment, rows):
+    """{row: [(actions (2000, 2), numbers) of each seed]} of results/<experiment>."""
+    return {row: read_row(REPOSITORY / "results" / experiment, row) for row in rows}
+
+
+def old_results(name):
+    """The numbers of results/<name>.json, of an earlier version: {row: [numbers of each seed]}."""
+    path = REPOSITORY / "tutorials" / "results" / f"{name}.json"
     content = json.loads(path.read_text())
     return {**content["results"], **content.get("references", {})}
 
@@ -117,22 +121,6 @@ def table_of(rows, columns):
 
 
 # ---- Acting --------------------------------------------------------------------------------------
-RULES = ["a sample", "softmax of 50", "best of 50"]
-
-
-@torch.no_grad()
-def choose(agent, states, rule):
-    """Actions (B, action_dim) for states (B, state_dim), by one of the RULES of acting.
-
-    args.candidates must be 50: IDQL's default is 64.
-    """
-    if rule == "a sample":
-        return agent.acting_policy().sample(states)
-    if rule == "softmax of 50":
-        return DiffusionQL.act(agent, states)
-    return best_of(agent, states)
-
-
 class Player:
     """An agent that acts by another rule than its own."""
 
@@ -142,3 +130,29 @@ class Player:
 
     def act(self, states):
         return choose(self.agent, states, self.rule)
+
+
+# ---- The course ----------------------------------------------------------------------------------
+COURSE = {  # the seven lessons, and the question of each
+    "1 Policy": "why expressive?",
+    "2 Diffusion": "how does it work?",
+    "3 Guidance": "how does Q steer it?",
+    "4 Time": "who keeps Q honest?",
+    "5 D4RL": "what is a score?",
+    "6 Fork": "what would be better?",
+    "7 Failure": "what is wrong here?",
+}
+
+
+def course_map(here):
+    """A picture for the top of lesson `here` (1 to 7): the seven lessons, this one in colour."""
+    figure, axis = plt.subplots(figsize=(9, 0.9), layout="constrained")
+    for i, (name, question) in enumerate(COURSE.items(), start=1):
+        box = dict(boxstyle="round,pad=0.3", fc=COLORS["diffusion"] if i == here else "#EEEEEE")
+        box["ec"] = "none"
+        color = "white" if i == here else "#555555"
+        axis.text(i, 0.62, name, ha="center", va="center", size=10, color=color, bbox=box)
+        axis.text(i, 0.12, question, ha="center", va="center", size=7.5, color="#555555")
+    axis.plot([0.6, 7.4], [0.62, 0.62], color="#CCCCCC", zorder=0)
+    axis.set(xlim=(0.4, 7.6), ylim=(-0.1, 1))
+    axis.set_axis_off()

@@ -45,8 +45,10 @@ from diffusion_ql import (  # noqa: E402
 from forks import EDP, FQL, IDQL, BCDiffusion  # noqa: E402
 from sweep import sweep  # noqa: E402
 from toy_experiments.bandit import make_data, measure  # noqa: E402
-from toy_experiments.two_roads_agents import drive_policy  # noqa: E402
-from toy_experiments.two_roads_pictures import shares  # noqa: E402
+from toy_experiments.two_roads import (
+    drive_policy,  # noqa: E402
+    shares,  # noqa: E402
+)
 from tutorials.helpers import RULES, Player, choose  # noqa: E402
 from tutorials.pendulum import make_pendulum_data  # noqa: E402
 

@@ -26,6 +26,9 @@ import tyro
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
+from toy_experiments.guided import GuidedDiffusion  # noqa: E402
+from toy_experiments.training import learn  # noqa: E402
+
 from diffusion_ql import (  # noqa: E402
     Args,
     DiffusionQL,
@@ -36,11 +39,13 @@ from diffusion_ql import (  # noqa: E402
     train,
     write,
 )
-from toy_experiments.guided import GuidedDiffusion  # noqa: E402
-from toy_experiments.training import learn  # noqa: E402
-from toy_experiments.two_roads import GOAL, START, TwoRoads  # noqa: E402
-from toy_experiments.two_roads_agents import drive_policy  # noqa: E402
-from toy_experiments.two_roads_pictures import shares  # noqa: E402
+from toy_experiments.two_roads import (  # noqa: E402
+    GOAL,
+    START,
+    TwoRoads,
+    drive_policy,  # noqa: E402
+    shares,  # noqa: E402
+)
 
 RESULTS = HERE.parent / "results"
 RUNS = Path("runs", "q_guidance")

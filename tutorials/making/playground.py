@@ -32,7 +32,8 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "playground.html"
 ETAS = (0.0, 0.1, 0.5, 1.0, 2.5, 10.0, 100.0)  # 0: cloning
 N_TIMESTEPS = (2, 5, 10, 50)
-MOMENTS = (250, 1000, 2000, 3000, 5000)  # steps of a run
+EVAL_EVERY = 250  # steps between the agents that a run keeps
+MOMENTS = (250, 1000, 2000, 3000, 5000)  # steps of the agents that the page shows
 WIDTH = 32  # of the denoisers: at most 2 MB for all
 OTHER_WIDTH = 64  # of all other networks
 BEGIN = '<script type="application/json" id="networks">'  # the networks in the page
@@ -65,14 +66,15 @@ def make_rows():
     rows = {}
     for n in N_TIMESTEPS:
         for eta in ETAS:
-            options = f"--eta {eta} --n-timesteps {n} --hidden-dim {WIDTH} --eval-every 250"
+            options = f"--eta {eta} --n-timesteps {n} --hidden-dim {WIDTH}"
             rows[diffusion_row(eta, n)] = ("DiffusionQL", "bandit", options)
-    others = f"--hidden-dim {OTHER_WIDTH} --eval-every 250"
+    others = f"--hidden-dim {OTHER_WIDTH}"
     for eta in ETAS:
         rows[gaussian_row(eta)] = ("GaussianQL", "bandit", f"--eta {eta} {others}")
     rows["CVAE"] = ("BCCVAE", "bandit", others)
     rows["MMD"] = ("BCMMD", "bandit", others)
-    return rows
+    period = f" --eval-every {EVAL_EVERY}"
+    return {row: (method, task, options + period) for row, (method, task, options) in rows.items()}
 
 
 def agents_of(rows, row, options):
