@@ -145,7 +145,7 @@ def test_the_buttons_do_what_they_say():
     page = in_page("""
         // Headless, frames come at no fixed rate: here, every 80 ms.
         window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 80);
-        const changes = ["heat", "data", "follow", "again", "theme"].map(changesPicture);
+        const changes = ["again", "heat", "data", "follow", "theme"].map(changesPicture);
         const path = textOf("path-text");
         const places = [textOf("chain-value")];
         const moves = [

@@ -63,10 +63,11 @@ def understand(script, *argv):
         methods = [name for name in options.methods if "." not in name]
         return sweep.plan(options.envs, options.seeds, options.out, settings, methods)
     module = importlib.import_module(Path(script).stem)
-    options = getattr(module, "Options", None) or getattr(module, "Args", None)
-    if options:
-        return tyro.cli(options, args=argv)
-    assert script == "forks.py" or argv == ("RUN",)  # what has no options
+    for name in ("Args", "Options"):
+        options = getattr(module, name, None)
+        if options and options.__module__ == module.__name__:
+            return tyro.cli(options, args=argv)
+    assert script == "forks.py"  # --help, which lists the methods
 
 
 EVERY_COMMAND = sorted({tuple(words) for words in commands(FRONT) + commands(TOYS)})
