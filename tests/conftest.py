@@ -369,7 +369,13 @@ def make_d4rl(path, n=60, width=4, action_width=1, **changes):
 
 
 # ---- D4RL's kitchen ------------------------------------------------------------------------------
-D4RL = Path(__file__).parents[2] / "shared/data/d4rl"
+def folder_of(variable, default):
+    """The folder that an environment variable names, before a test sets another."""
+    return Path(os.environ.get(variable, default)).expanduser().absolute()
+
+
+D4RL = folder_of("D4RL_DATASET_DIR", "~/.d4rl/datasets")
+MINARI = folder_of("MINARI_DATASETS_PATH", "~/.minari/datasets")
 KITCHEN = D4RL / "mini_kitchen_microwave_kettle_light_slider-v0.hdf5"
 
 
@@ -377,7 +383,7 @@ KITCHEN = D4RL / "mini_kitchen_microwave_kettle_light_slider-v0.hdf5"
 def kitchen(tmp_path_factory):
     """kitchen-complete-v0 of D4RL's own file, loaded without a warning."""
     if not KITCHEN.exists():
-        pytest.skip(f"needs {KITCHEN}")
+        pytest.skip(f"there is no {KITCHEN}")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         patch.setenv("D4RL_DATASET_DIR", str(D4RL))

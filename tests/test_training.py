@@ -88,6 +88,7 @@ def test_tensorboard_holds_each_step_once():
 
 
 # ---- Stopped and resumed -------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("name, seconds", [("SIGKILL", 60), ("SIGKILL", 0), ("SIGINT", 60)])
 def test_stopped_at_random_and_resumed(name, seconds, monkeypatch):
     """With a checkpoint before each evaluation, or at every step. Ctrl-C says it in a line."""
@@ -223,6 +224,7 @@ def test_a_copy_of_a_compiled_agent_uses_its_own_networks(monkeypatch):
     assert copied.critic_loss(batch)[1]["q"] == 0 != agent.critic_loss(batch)[1]["q"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_compiled_losses_are_the_plain_ones(monkeypatch):
     """To rounding, with the random numbers of the uncompiled code; and resuming is exact."""
@@ -272,6 +274,7 @@ def test_what_is_built_from_a_forks_policy_follows():
     assert agent.actor.model.final_layer.bias is agent.ema_actor.model.final_layer.bias is None
 
 
+@pytest.mark.slow
 def test_a_script_with_a_fork_and_the_command_line(cli, tmp_path, monkeypatch):
     """Its method's name is that of its file, so that diffusion_ql.py brings it back, too."""
     Path("my_fork.py").write_text(
@@ -354,6 +357,7 @@ def test_in_a_thread_and_ctrl_c_after_training(whole):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_two_first_runs_at_once():  # the default dataset is not there yet
     options = [*flags(**HALF), "--compile", "off"]
     runs = [kit.start("--seed", seed, *options, "--out", f"run-{seed}") for seed in (0, 1)]
@@ -362,6 +366,7 @@ def test_two_first_runs_at_once():  # the default dataset is not there yet
         assert code == 0 and Path(f"run-{seed}/result.json").exists(), err
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_file_alone():
     """It trains on Minari's datasets, and says in a line what is missing for the others."""
     shutil.copy(diffusion_ql.__file__, "one_file.py")
