@@ -20,7 +20,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -75,16 +75,14 @@ class Args:
 
     def __post_init__(self):
         """What is not given comes from the run to resume, or from the task. Raises ValueError."""
+        defaults, _ = find_task(self.env)
         if self.resume:
             defaults = read_config(self.resume)["settings"]
-            for name, value in self.given.items():
-                if name not in MAY_CHANGE and value != defaults.get(name, value):
-                    raise ValueError(f"a run keeps its settings: only {MAY_CHANGE}, not {name}")
-        else:
-            defaults, _ = find_task(self.env)
         for name, value in defaults.items():
             if name in vars(self) and name not in self.given:
                 setattr(self, name, value)
+            elif self.resume and name not in MAY_CHANGE and vars(self).get(name, value) != value:
+                raise ValueError(f"a run keeps its settings: only {MAY_CHANGE}, not {name}")
         for field in fields(Args):
             value = getattr(self, field.name)
             choices = get_args(field.type)
@@ -92,13 +90,9 @@ class Args:
                 raise ValueError(f"{field.name} {value!r}: give one of {choices}")
             if field.type in (int, float) and not 0 <= value < math.inf:
                 raise ValueError(f"{field.name} {value}: give a number that is not negative")
-            if field.name in NOT_ZERO and value == 0:
-                raise ValueError(f"{field.name} {value}: give a number above 0")
 
 
-MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # of a run
-NOT_ZERO = "steps eval_episodes lr critic_lr batch_size hidden_dim n_timesteps".split()
-NOT_ZERO += ["ema_every", "candidates"]
+MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # in a resumed run
 
 
 class Batch(NamedTuple):
@@ -376,25 +370,6 @@ class DiffusionQL(nn.Module):
     def device(self):
         return next(self.parameters()).device
 
-    def full_state(self):
-        """{name: state} of the networks, and of each attribute, also of a fork, that is an
-        optimizer, a schedule, a number or a tensor."""
-        state = {"networks": self.state_dict()}
-        for name, value in vars(self).items():
-            if hasattr(value, "state_dict"):
-                state[name] = value.state_dict()
-            elif isinstance(value, (int, float, torch.Tensor)):
-                state[name] = value
-        return state
-
-    def load_full_state(self, state):
-        for name, value in state.items():
-            part = self if name == "networks" else getattr(self, name, None)
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(value)
-            else:
-                setattr(self, name, value)
-
 
 @torch.no_grad()
 def move_average(average, network, share):
@@ -416,18 +391,21 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     from torch.utils.tensorboard import SummaryWriter
 
     # --- The data, the agent, and the run folder ---
-    check_device(args.device)
-    own_data = dataset is not None
+    env = "" if dataset else args.env  # of data of your own, nothing is known
     dataset = dataset or load_dataset(args.env)
-    data = Batch(*[column.to(args.device) for column in dataset.transitions])
+    try:
+        data = Batch(*[column.to(args.device) for column in dataset.transitions])
+    except Exception as error:  # every kind of device fails in its own way
+        raise ValueError(f"PyTorch cannot use --device {args.device}: {error}") from error
     data = data._replace(reward=tune_rewards(data.reward, args.reward_tune))
     torch.manual_seed(args.seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args).to(args.device)
     agent.prepare(data)
     check_optimizers(agent)
     log = {"rows": [], "returns": [], "sums": {}}  # sums: of metrics since the last evaluation
-    folder = open_folder(agent, dataset, own_data)
-    load_checkpoint(folder, agent, log)
+    folder = open_folder(agent, dataset, env)
+    if (folder / "checkpoint.pt").exists():
+        load_checkpoint(folder, agent, log)
     compile_losses(agent)
 
     # --- Algorithm 1, with a checkpoint every minute and at each evaluation ---
@@ -452,13 +430,6 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     result = select(log["rows"], args.top_k)
     write_json(folder / "result.json", result)
     return result
-
-
-def check_device(name):
-    try:
-        torch.zeros(1, device=name)
-    except Exception as error:  # every kind of device fails in its own way
-        raise ValueError(f"PyTorch cannot use --device {name}: {error}") from error
 
 
 def check_optimizers(agent):
@@ -513,25 +484,28 @@ def evaluate_and_record(agent, dataset, folder, log, board):
 
     args = agent.args
     row = {"step": agent.step}
-    metrics = means(log["sums"])
     if dataset.env_spec is None:
         tqdm.write(f"step {agent.step:,}: not scored, as the data names no environment")
     else:
         returns = evaluate(agent, dataset, args.eval_episodes, (args.seed, agent.step))
         scores = dataset.score(returns)
-        row.update(score=float(scores.mean()), score_std=float(scores.std()))
+        row["score"] = float(scores.mean())
+        row["score_std"] = float(scores.std())
+        row["return"] = float(returns.mean())
         tqdm.write(f"step {agent.step:,}: score {row['score']:.1f} ± {row['score_std']:.1f}")
         board.add_scalar("charts/score", row["score"], agent.step)
         log["returns"].append({"step": agent.step, **dict(enumerate(returns.tolist()))})
-        write(folder / "returns.csv", partial(pd.DataFrame(log["returns"]).to_csv, index=False))
-    log["rows"].append({**metrics, **row})
+        table = pd.DataFrame(log["returns"])
+        write(folder / "returns.csv", partial(table.to_csv, index=False))
+    log["rows"].append({**means(log["sums"]), **row})
     log["sums"].clear()
-    write(folder / "progress.csv", pd.DataFrame(log["rows"]).set_index("step").to_csv)
+    table = pd.DataFrame(log["rows"]).set_index("step")
+    write(folder / "progress.csv", table.to_csv)
     write(folder / "agents" / f"{agent.step}.pt", partial(torch.save, agent.state_dict()))
 
 
 def select(rows, top_k):
-    """The last evaluation, the best (online), and that by L_d alone (offline)."""
+    """The last evaluation, the best one (online), and the one that L_d alone selects (offline)."""
     result = {"final": rows[-1]}
     if "score" in rows[-1]:
         result["online"] = max(rows, key=lambda row: row["score"])
@@ -543,34 +517,26 @@ def select(rows, top_k):
 
 
 # ---- Run folders ---------------------------------------------------------------------------------
-def open_folder(agent, dataset, own_data):
+def open_folder(agent, dataset, env):
     """Makes or opens the run folder, and writes config.json. Raises ValueError, OSError."""
     args = agent.args
     name = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or Path("runs", args.env or "own-data", name))
-    made_by = {
+    folder = Path(args.resume or args.out or Path("runs", env or "own-data", name))
+    packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+    config = {
         "method": f"{type(agent).__module__}.{type(agent).__qualname__}",
+        "settings": {**asdict(args), "env": env, "resume": ""},
         "dims": [dataset.state_dim, dataset.action_dim],
-        "own_data": own_data,
+        "versions": {package: version(package) for package in packages},
+        "commit": subprocess.getoutput(f"git -C '{Path(__file__).parent}' describe --always"),
     }
-    if args.resume:
-        saved = read_config(folder)
-        for name, value in made_by.items():
-            if saved[name] != value:
-                raise ValueError(f"{folder} was made with {name} {saved[name]}, not {value}")
-    elif (folder / "config.json").exists():
+    if args.resume and read_config(folder)["method"] != config["method"]:
+        raise ValueError(f"{folder} was made by {read_config(folder)['method']}: give that class")
+    if (folder / "config.json").exists() and not args.resume:
         raise ValueError(f"{folder} holds a run already: --resume it, or give another --out")
     (folder / "agents").mkdir(parents=True, exist_ok=bool(args.resume or args.out))
-    print("run folder:", folder)
-    packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-    git = f"git -C '{Path(__file__).parent}' describe --always --dirty"
-    config = {
-        **made_by,
-        "settings": {**asdict(args), "resume": ""},
-        "versions": {package: version(package) for package in packages},
-        "commit": subprocess.getoutput(git),
-    }
     write_json(folder / "config.json", config)
+    print("run folder:", folder)
     return folder
 
 
@@ -578,30 +544,33 @@ def read_config(folder):
     return json.loads(Path(folder, "config.json").read_text())
 
 
-def find_method(folder):
-    """The class of the agent that a run folder holds. Raises ValueError if it is not here."""
-    method = read_config(folder)["method"]
-    try:
-        return pkgutil.resolve_name(method)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{folder} was made by {method}: {error}") from error
-
-
 def save_checkpoint(folder, agent, log):
-    """All that `train` needs to go on as if it had never stopped, but never a broken agent."""
-    means(log["sums"])
-    state = {"agent": agent.full_state(), "log": log, "random": torch.get_rng_state()}
+    """Saves all that `train` needs to go on as if it had never stopped, but no broken agent.
+
+    Of the agent, that is its networks, and those of its attributes, also a fork's, that are
+    optimizers, schedules, numbers or tensors.
+    """
+    means(log["sums"])  # raises FloatingPointError
+    state = {"networks": agent.state_dict(), "attributes": {}, "log": log}
+    for name, value in vars(agent).items():
+        if hasattr(value, "state_dict"):
+            state["attributes"][name] = value.state_dict()
+        elif isinstance(value, (int, float, torch.Tensor)):
+            state["attributes"][name] = value
+    state["random"] = torch.get_rng_state()
     if agent.device.type == "cuda":
         state["random_cuda"] = torch.cuda.get_rng_state(agent.device)
     write(folder / "checkpoint.pt", partial(torch.save, state))
 
 
 def load_checkpoint(folder, agent, log):
-    """Brings agent and log to where checkpoint.pt, if there is one, was saved."""
-    if not (folder / "checkpoint.pt").exists():
-        return
-    state = load(folder / "checkpoint.pt", agent.device)
-    agent.load_full_state(state["agent"])
+    state = torch.load(folder / "checkpoint.pt", map_location=agent.device, weights_only=True)
+    agent.load_state_dict(state["networks"])
+    for name, value in state["attributes"].items():
+        if isinstance(value, dict):
+            getattr(agent, name).load_state_dict(value)
+        else:
+            setattr(agent, name, value)
     log.update(state["log"])
     torch.set_rng_state(state["random"].cpu())
     if agent.device.type == "cuda" and "random_cuda" in state:
@@ -612,24 +581,18 @@ def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
     which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
-    is defined in a notebook. Raises ValueError, OSError.
+    is defined in a notebook. Raises OSError for what is not there, ImportError for the class.
     """
-    agent_class = agent_class or find_method(folder)
     config = read_config(folder)
+    agent_class = agent_class or pkgutil.resolve_name(config["method"])
+    agent = agent_class(*config["dims"], agent_class.Args(**config["settings"]))
     result = Path(folder, "result.json")
     if result.exists():
         which = json.loads(result.read_text()).get(which, {"step": which})["step"]
-    agent = agent_class(*config["dims"], agent_class.Args(**config["settings"]))
-    agent.load_state_dict(load(Path(folder, "agents", f"{which}.pt")))
+    path = Path(folder, "agents", f"{which}.pt")
+    agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     agent.step = int(which)
     return agent
-
-
-def load(path, device="cpu"):
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def write(path, save_to):
@@ -710,59 +673,59 @@ def flat_state(observation):
     """An observation, or a stack of them, as vectors (state_dim,) or (T, state_dim).
 
     Goal tasks: achieved goal, observation, desired goal; kitchen's goals never change, and are left
-    out. Raises ValueError for dicts of other things.
+    out. Raises ValueError for other structures.
     """
-    if isinstance(observation, dict):
-        names = ("achieved_goal", "observation", "desired_goal")
-        if not set(observation) <= set(names):
-            raise ValueError(f"states must be vectors, not dicts of {', '.join(observation)}")
-        parts = [observation[name] for name in names]
-        parts = [part for part in parts if isinstance(part, np.ndarray)]
-        observation = np.concatenate(parts, axis=-1)
+    names = ("achieved_goal", "observation", "desired_goal")
+    if isinstance(observation, dict) and set(observation) <= set(names):
+        parts = [observation.get(name) for name in names]
+        observation = np.concatenate([part for part in parts if isinstance(part, np.ndarray)], -1)
+    if isinstance(observation, (dict, tuple)):
+        raise ValueError(f"states must be vectors, not {type(observation).__name__}s: flatten them")
     return np.asarray(observation, np.float32)
 
 
 # ---- The paper's tasks, and their data -----------------------------------------------------------
-# d4rl: version of D4RL's data; minari: folder of Minari's; returns: those that score 0 and 100
+# folder, minari: ids of Minari's datasets, such as mujoco/hopper/medium-v0; d4rl: version of D4RL's
+# own data; returns: those that score 0 and 100; all others: settings, those of the release
 GYM = dict(d4rl="v2", compile="default", steps=2_000_000)
-CHEETAH = dict(GYM, minari="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
-HOPPER = dict(GYM, minari="mujoco/hopper", returns=(-20.272305, 3234.3))
-WALKER2D = dict(GYM, minari="mujoco/walker2d", returns=(1.629008, 4592.3))
+CHEETAH = dict(GYM, folder="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
+HOPPER = dict(GYM, folder="mujoco/hopper", returns=(-20.272305, 3234.3))
+WALKER2D = dict(GYM, folder="mujoco/walker2d", returns=(1.629008, 4592.3))
 GOALS = dict(compile="default", eval_episodes=100)
-MAZE = dict(GOALS, d4rl="v0", minari="D4RL/antmaze", returns=(0, 1), max_q_backup=True)
+MAZE = dict(GOALS, d4rl="v0", folder="D4RL/antmaze", returns=(0, 1), max_q_backup=True)
 MAZE.update(reward_tune="cql_antmaze")
-KITCHEN = dict(GOALS, d4rl="v0", minari="D4RL/kitchen", returns=(0, 4), eta=0.005)
+KITCHEN = dict(GOALS, d4rl="v0", folder="D4RL/kitchen", returns=(0, 4), eta=0.005)
 KITCHEN.update(eval_every=50_000)
-PEN = dict(GOALS, d4rl="v1", minari="D4RL/pen", returns=(96.262799, 3076.833102))
+PEN = dict(GOALS, d4rl="v1", folder="D4RL/pen", returns=(96.262799, 3076.833102))
 PEN.update(lr=3e-5, reward_tune="normalize")
 # fmt: off
-TASKS = {  # Minari's parts, and the settings of the release; two-roads and the experts are ours
-    "halfcheetah-medium":        dict(CHEETAH,  parts="medium-v0", grad_norm=9, top_k=1),
-    "hopper-medium":             dict(HOPPER,   parts="medium-v0", grad_norm=9, top_k=2),
-    "walker2d-medium":           dict(WALKER2D, parts="medium-v0", grad_norm=1, top_k=1),
-    "halfcheetah-medium-replay": dict(CHEETAH,  parts="", grad_norm=2, top_k=0),  # only D4RL's
-    "hopper-medium-replay":      dict(HOPPER,   parts="", grad_norm=4, top_k=2),
-    "walker2d-medium-replay":    dict(WALKER2D, parts="", grad_norm=4, top_k=1),
-    "halfcheetah-medium-expert": dict(CHEETAH,  parts="medium-v0 expert-v0", grad_norm=7, top_k=0),
-    "hopper-medium-expert":      dict(HOPPER,   parts="medium-v0 expert-v0", grad_norm=5, top_k=2),
-    "walker2d-medium-expert":    dict(WALKER2D, parts="medium-v0 expert-v0", grad_norm=5, top_k=1),
-    "halfcheetah-expert":        dict(CHEETAH,  parts="expert-v0", grad_norm=7, top_k=0),
-    "hopper-expert":             dict(HOPPER,   parts="expert-v0", grad_norm=5, top_k=2),
-    "walker2d-expert":           dict(WALKER2D, parts="expert-v0", grad_norm=5, top_k=1),
-    "antmaze-umaze":          dict(MAZE, parts="umaze-v1", eta=0.5, grad_norm=2, top_k=2,
+TASKS = {  # those of the paper; the experts and two-roads are ours
+    "halfcheetah-medium":        dict(CHEETAH,  minari="medium-v0", grad_norm=9, top_k=1),
+    "hopper-medium":             dict(HOPPER,   minari="medium-v0", grad_norm=9, top_k=2),
+    "walker2d-medium":           dict(WALKER2D, minari="medium-v0", grad_norm=1, top_k=1),
+    "halfcheetah-medium-replay": dict(CHEETAH,  minari="", grad_norm=2, top_k=0),
+    "hopper-medium-replay":      dict(HOPPER,   minari="", grad_norm=4, top_k=2),
+    "walker2d-medium-replay":    dict(WALKER2D, minari="", grad_norm=4, top_k=1),
+    "halfcheetah-medium-expert": dict(CHEETAH,  minari="medium-v0 expert-v0", grad_norm=7, top_k=0),
+    "hopper-medium-expert":      dict(HOPPER,   minari="medium-v0 expert-v0", grad_norm=5, top_k=2),
+    "walker2d-medium-expert":    dict(WALKER2D, minari="medium-v0 expert-v0", grad_norm=5, top_k=1),
+    "halfcheetah-expert":        dict(CHEETAH,  minari="expert-v0", grad_norm=7, top_k=0),
+    "hopper-expert":             dict(HOPPER,   minari="expert-v0", grad_norm=5, top_k=2),
+    "walker2d-expert":           dict(WALKER2D, minari="expert-v0", grad_norm=5, top_k=1),
+    "antmaze-umaze":          dict(MAZE, minari="umaze-v1", eta=0.5, grad_norm=2, top_k=2,
                                    max_q_backup=False),
-    "antmaze-umaze-diverse":  dict(MAZE, parts="umaze-diverse-v1", eta=2.0, grad_norm=3, top_k=2),
-    "antmaze-medium-play":    dict(MAZE, parts="medium-play-v1", eta=2.0, grad_norm=2, top_k=1,
+    "antmaze-umaze-diverse":  dict(MAZE, minari="umaze-diverse-v1", eta=2.0, grad_norm=3, top_k=2),
+    "antmaze-medium-play":    dict(MAZE, minari="medium-play-v1", eta=2.0, grad_norm=2, top_k=1,
                                    lr=1e-3),
-    "antmaze-medium-diverse": dict(MAZE, parts="medium-diverse-v1", eta=3.0, grad_norm=1, top_k=1),
-    "antmaze-large-play":     dict(MAZE, parts="large-play-v1", eta=4.5, grad_norm=10, top_k=2),
-    "antmaze-large-diverse":  dict(MAZE, parts="large-diverse-v1", eta=3.5, grad_norm=7, top_k=1),
-    "pen-human":        dict(PEN, parts="human-v2", eta=0.15, grad_norm=7, top_k=2),
-    "pen-cloned":       dict(PEN, parts="cloned-v2", eta=0.1, grad_norm=8, top_k=2),
-    "kitchen-complete": dict(KITCHEN, parts="complete-v2", grad_norm=9, top_k=2, steps=250_000),
-    "kitchen-partial":  dict(KITCHEN, parts="partial-v2", grad_norm=10, top_k=2),
-    "kitchen-mixed":    dict(KITCHEN, parts="mixed-v2", grad_norm=10, top_k=0),
-    "two-roads":        dict(parts="two-roads-v0", minari="toy", compile="default", steps=9000,
+    "antmaze-medium-diverse": dict(MAZE, minari="medium-diverse-v1", eta=3.0, grad_norm=1, top_k=1),
+    "antmaze-large-play":     dict(MAZE, minari="large-play-v1", eta=4.5, grad_norm=10, top_k=2),
+    "antmaze-large-diverse":  dict(MAZE, minari="large-diverse-v1", eta=3.5, grad_norm=7, top_k=1),
+    "pen-human":        dict(PEN, minari="human-v2", eta=0.15, grad_norm=7, top_k=2),
+    "pen-cloned":       dict(PEN, minari="cloned-v2", eta=0.1, grad_norm=8, top_k=2),
+    "kitchen-complete": dict(KITCHEN, minari="complete-v2", grad_norm=9, top_k=2, steps=250_000),
+    "kitchen-partial":  dict(KITCHEN, minari="partial-v2", grad_norm=10, top_k=2),
+    "kitchen-mixed":    dict(KITCHEN, minari="mixed-v2", grad_norm=10, top_k=0),
+    "two-roads":        dict(minari="two-roads-v0", folder="toy", compile="default", steps=9000,
                              eval_every=3000, eval_episodes=100, hidden_dim=128, lr=1e-3,
                              critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98),
 }
@@ -772,7 +735,7 @@ TASKS = {  # Minari's parts, and the settings of the release; two-roads and the 
 def find_task(env):
     """The row of TASKS (or {}) and the ids of the Minari datasets that --env means."""
     for task, row in TASKS.items():
-        minari_ids = [f"{row['minari']}/{part}" for part in row["parts"].split()]
+        minari_ids = [f"{row['folder']}/{name}" for name in row["minari"].split()]
         d4rl_name = f"{task}-{row.get('d4rl', '')}"
         d4rl_id = "d4rl/" + d4rl_name.replace("-", "/", 1)  # where D4RL's data is converted to
         if env == task and minari_ids:
@@ -813,6 +776,7 @@ MAKERS = {"toy": "toy_experiments.two_roads", "d4rl": "d4rl_to_minari"}  # files
 
 def open_minari(name):
     """A Minari dataset, which is made or downloaded if it is not here."""
+    sys.modules["farama_notifications"] = None  # or gymnasium-robotics prints news
     import gymnasium_robotics
     import minari
     from minari.storage import get_dataset_path
@@ -839,18 +803,10 @@ def evaluation_spec(dataset):
     spec = dataset._eval_env_spec or dataset.env_spec
     if dataset.id.startswith("D4RL/pen"):
         print("Minari's pen has 200 steps, D4RL's 100: scores are about twice those of pen-*-v1")
-    if spec is not None and "maze_map" in spec.kwargs:
-        maze = spec.kwargs["maze_map"]
-        mirrored = [row[::-1] for row in maze]
-        walls_of_data = walls(dataset.env_spec.kwargs["maze_map"])
-        if walls(maze) != walls_of_data and walls(mirrored) == walls_of_data:
-            print("scoring in the maze of the data: Minari's own for that is mirrored (Minari#304)")
-            spec.kwargs["maze_map"] = mirrored
+    if dataset.id in ("D4RL/antmaze/umaze-v1", "D4RL/antmaze/umaze-diverse-v1"):
+        print("scoring in the maze of the data: Minari's own for that is mirrored (Minari#304)")
+        spec.kwargs["maze_map"] = [row[::-1] for row in spec.kwargs["maze_map"]]
     return spec
-
-
-def walls(maze):
-    return (np.array(maze, dtype=str) == "1").tolist()
 
 
 def rescale(actions, space):
@@ -877,9 +833,10 @@ class Dataset:
         self.reference = reference
         self.env_spec = env
         self.envs = []  # simulators; `evaluate` makes more of them
-        self.state_dim = np.shape(states)[1]
-        action_space = gym.spaces.Box(-1, 1, np.shape(actions)[1:])
-        if env is not None:
+        if env is None:
+            self.state_dim = np.shape(states)[1]
+            action_space = gym.spaces.Box(-1, 1, np.shape(actions)[1:])
+        else:
             self.envs.append(make_env(env))
             self.state_dim = self.envs[0].observation_space.shape[0]
             action_space = self.envs[0].env.action_space  # before make_env rescales it
@@ -891,11 +848,11 @@ class Dataset:
         next_states = check_column("next_states", next_states, n, self.state_dim)
         rewards = check_column("rewards", rewards, n, 1)
         not_done = check_column("terminals", terminals, n, 1) == 0
-        is_sparse = np.isin(rewards, (0, 1)).all()
-        self.ends_at_goal = is_sparse and env is not None and "AntMaze" in self.envs[0].spec.id
+        is_antmaze = env is not None and self.envs[0].spec.id.startswith("AntMaze")
+        self.ends_at_goal = is_antmaze and np.isin(rewards, (0, 1)).all()
         if self.ends_at_goal:  # as D4RL's episodes do; Minari's go on
             not_done = not_done & (rewards == 0)
-        columns = states, rescale(actions, action_space), next_states, rewards, not_done
+        columns = (states, rescale(actions, action_space), next_states, rewards, not_done)
         self.transitions = Batch(*[torch.as_tensor(c, dtype=torch.float32) for c in columns])
 
     def score(self, returns):
@@ -905,15 +862,16 @@ class Dataset:
 
 
 def check_column(name, values, n, width):
-    """A column as an array (n, width). Raises ValueError."""
-    column = np.asarray(values).reshape(len(values), -1)
-    if column.shape != (n, width):
+    """The values as an array (n, width). Raises ValueError."""
+    values = np.asarray(values)
+    if len(values) != n or values.size != n * width:
         hint = "an episode of T steps has T + 1 observations"
-        raise ValueError(f"{name} is {column.shape}, should be {(n, width)} like states ({hint})")
-    if not np.isfinite(column).all():
-        row = np.argwhere(~np.isfinite(column))[0, 0]
-        raise ValueError(f"NaN or infinity in row {row} of {name}: clean the data")
-    return column
+        raise ValueError(
+            f"{name} is {values.shape}, but should be {(n, width)}, as states ({hint})"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has NaN or infinity: clean the data")
+    return values.reshape(n, width)
 
 
 def tune_rewards(reward, how):
@@ -928,39 +886,34 @@ def tune_rewards(reward, how):
 
 
 # ---- Command line --------------------------------------------------------------------------------
-def evaluate_run(
-    run: Annotated[str, tyro.conf.arg(name="evaluate")],
-    episodes: int = 100,
-    which: str = "final",
-    act_with: Literal["as trained", "policy", "average"] = "as trained",
-    seed: int = 0,
-    device: str = "cpu",
-    video: bool = False,
-):
-    """Scores a saved agent on new episodes.
+@dataclass
+class Evaluation:
+    """Scores a saved agent on new episodes."""
 
-    Args:
-        run: its run folder
-        which: final, online or offline (see result.json), or the step of an evaluation
-        act_with: the policy or its average proposes actions
-        seed: another one draws other episodes
-        video: film some of the episodes, where the simulator can render
-    """
-    check_device(device)
-    agent = load_agent(run, which).to(device)
-    if act_with != "as trained":
-        agent.args.act_with = act_with
+    evaluate: str  # a run folder
+    episodes: int = 100  # how many
+    which: str = "final"  # final, online or offline (see result.json), or the step of an evaluation
+    act_with: Literal["as trained", "policy", "average"] = "as trained"  # who proposes actions
+    seed: int = 0  # another one draws other episodes
+    device: str = "cpu"  # where PyTorch computes
+    video: bool = False  # film some of the episodes, where the simulator can render
+
+
+def evaluate_run(options):
+    agent = load_agent(options.evaluate, options.which).to(options.device)
+    if options.act_with != "as trained":
+        agent.args.act_with = options.act_with
     dataset = load_dataset(agent.args.env)
-    if video:
+    if options.video:
         env = make_env(dataset.env_spec, render_mode="rgb_array")
-        film = gym.wrappers.RecordVideo(env, str(Path(run, "video")), name_prefix=str(agent.step))
-        dataset.envs = [film]
-    seeds = (agent.args.seed, agent.step, seed, 1)  # none of the training's own evaluations
-    scores = dataset.score(evaluate(agent, dataset, episodes, seeds))
+        folder = str(Path(options.evaluate, "video"))
+        dataset.envs = [gym.wrappers.RecordVideo(env, folder, name_prefix=str(agent.step))]
+    seeds = (agent.args.seed, agent.step, options.seed, 1)  # none of the training's evaluations
+    scores = dataset.score(evaluate(agent, dataset, options.episodes, seeds))
     dataset.envs[0].close()  # which ends the last film
-    error = scores.std() / math.sqrt(episodes)
+    error = scores.std() / math.sqrt(len(scores))
     print(f"step {agent.step:,}: score {scores.mean():.1f} ± {scores.std():.1f}", end=" ")
-    print(f"over {episodes} episodes, standard error {error:.1f}")
+    print(f"over {len(scores)} episodes, standard error {error:.1f}")
 
 
 def parse_args(argv=None, agent_class=DiffusionQL):
@@ -968,7 +921,7 @@ def parse_args(argv=None, agent_class=DiffusionQL):
     given, _ = tyro.cli(agent_class.Args, args=argv, return_unknown_args=True, add_help=False)
     defaults = agent_class.Args(env=given.env or "two-roads")
     if given.resume:
-        agent_class = find_method(given.resume)
+        agent_class = pkgutil.resolve_name(read_config(given.resume)["method"])
         defaults = agent_class.Args(resume=given.resume)
     return tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__), agent_class
 
@@ -980,7 +933,7 @@ def main(agent_class=DiffusionQL, argv=None):
         agent_class.__module__ = Path(sys.argv[0]).stem
     try:
         if any(option.startswith("--evaluate") for option in argv):
-            tyro.cli(evaluate_run, args=argv)
+            evaluate_run(tyro.cli(Evaluation, args=argv))
         else:
             args, agent_class = parse_args(argv, agent_class)
             train(args, agent_class=agent_class)
