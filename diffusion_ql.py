@@ -79,10 +79,10 @@ class Args:
         if self.resume:
             defaults = read_config(self.resume)["settings"]
         for name, value in defaults.items():
-            if name in vars(self) and name not in self.given:
+            if name not in self.given and name in vars(self):
                 setattr(self, name, value)
-            elif self.resume and name not in MAY_CHANGE and vars(self).get(name, value) != value:
-                raise ValueError(f"a run keeps its settings: only {MAY_CHANGE}, not {name}")
+            elif self.resume and name not in MAY_CHANGE and self.given.get(name, value) != value:
+                raise ValueError(f"a run keeps its settings: {name} cannot change")
         for field in fields(Args):
             value = getattr(self, field.name)
             choices = get_args(field.type)
@@ -483,6 +483,7 @@ def evaluate_and_record(agent, dataset, folder, log, board):
     import pandas as pd
 
     args = agent.args
+    metrics = means(log["sums"])
     row = {"step": agent.step}
     if dataset.env_spec is None:
         tqdm.write(f"step {agent.step:,}: not scored, as the data names no environment")
@@ -497,7 +498,7 @@ def evaluate_and_record(agent, dataset, folder, log, board):
         log["returns"].append({"step": agent.step, **dict(enumerate(returns.tolist()))})
         table = pd.DataFrame(log["returns"])
         write(folder / "returns.csv", partial(table.to_csv, index=False))
-    log["rows"].append({**means(log["sums"]), **row})
+    log["rows"].append({**metrics, **row})
     log["sums"].clear()
     table = pd.DataFrame(log["rows"]).set_index("step")
     write(folder / "progress.csv", table.to_csv)
@@ -918,11 +919,15 @@ def evaluate_run(options):
 
 def parse_args(argv=None, agent_class=DiffusionQL):
     """(settings, class of the agent) of a command line. A run to resume brings both with it."""
-    given, _ = tyro.cli(agent_class.Args, args=argv, return_unknown_args=True, add_help=False)
-    defaults = agent_class.Args(env=given.env or "two-roads")
-    if given.resume:
-        agent_class = pkgutil.resolve_name(read_config(given.resume)["method"])
-        defaults = agent_class.Args(resume=given.resume)
+
+    def find_defaults(env: str = "two-roads", resume: str = ""):
+        if resume:
+            found = pkgutil.resolve_name(read_config(resume)["method"])
+            return found, found.Args(resume=resume)
+        return agent_class, agent_class.Args(env=env)
+
+    first, _ = tyro.cli(find_defaults, args=argv, return_unknown_args=True, add_help=False)
+    agent_class, defaults = first
     return tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__), agent_class
 
 

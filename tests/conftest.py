@@ -198,14 +198,6 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(d4rl_to_minari, "URL", "http://127.0.0.1:9/")  # nothing listens there
 
 
-@pytest.fixture
-def no_curves(monkeypatch):
-    """Leaves curves.png empty, because drawing it takes longer than a tiny training."""
-    monkeypatch.setattr("pandas.DataFrame.plot", lambda *_, **__: None)
-    monkeypatch.setattr("matplotlib.figure.Figure.subplots", lambda *_, **__: None)
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path: Path(path).touch())
-
-
 # ---- What is known of names ----------------------------------------------------------------------
 # The release's settings: lr, eta, max-Q backup, rewards, steps, gradient norm, top_k.
 PAPER = {

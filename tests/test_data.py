@@ -185,7 +185,7 @@ def test_time_limits(kind, steps):
 
 # ---- Data of one's own ---------------------------------------------------------------------------
 @pytest.mark.parametrize("env", [PENDULUM, gym.spec(PENDULUM)])
-def test_a_dataset_made_in_memory(env, no_curves):
+def test_a_dataset_made_in_memory(env):
     arrays = kit.some_columns()
     data = Dataset(*arrays, env=env, reference=(0, 1000))
     assert np.isfinite(train(Args(out="run", **TINY), data)["final"]["score"])

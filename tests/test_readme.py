@@ -1,6 +1,5 @@
 """Both READMEs: their commands are understood, their code runs, their links lead somewhere."""
 
-import functools
 import importlib
 import inspect
 import json
@@ -50,7 +49,7 @@ def understand(script, *argv):
     path = ROOT / script
     assert path.exists() or script == "normalized.py", script
     if "--evaluate" in argv:
-        return tyro.cli(pretend, args=argv)
+        return tyro.cli(diffusion_ql.Evaluation, args=argv)
     if script in ("diffusion_ql.py", "normalized.py"):
         return diffusion_ql.parse_args(argv)
     if script == "forks.py" and argv[0] in forks.METHODS:
@@ -69,11 +68,6 @@ def understand(script, *argv):
         return None
     module = importlib.import_module(path.stem)
     return tyro.cli(getattr(module, "Options" if path.stem == "benchmark" else "Args"), args=argv)
-
-
-@functools.wraps(diffusion_ql.evaluate_run)
-def pretend(*given, **options):
-    """Has the options of --evaluate, and does nothing."""
 
 
 EVERY_COMMAND = sorted({tuple(words) for text in PAGES.values() for words in commands(text)})
