@@ -7,6 +7,7 @@ trained, downloaded or written. In a notebook, `examine(RUN)` returns the findin
 """
 
 import contextlib
+import inspect
 import sys
 import textwrap
 from collections import namedtuple
@@ -19,17 +20,14 @@ from torch.distributions import Categorical
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path.cwd())]  # your forks, too
 
-from diffusion_ql import DiffusionPolicy, DiffusionQL  # noqa: E402
-from tutorials.run_folder import Run, experiment  # noqa: E402
+from diffusion_ql import DiffusionPolicy, DiffusionQL
+from tutorials.run_folder import Run, apart, experiment, loss_of_one_gaussian, spread_of_actions
 
-
-# All are texts; the verdict is "fine", "look" or "not tested".
-Finding = namedtuple("Finding", "test verdict saw healthy advice")
+Finding = namedtuple("Finding", "test verdict saw healthy advice")  # texts
 
 
 # ---- The tests: Run → (is it healthy?, what was seen) --------------------------------------------
-# The docstring says what is healthy, and what to try if it is not. A test raises ValueError where
-# the run lacks what it needs.
+# The docstring says what is healthy; what to try. ValueError: the run lacks what the test needs.
 def settings(run):
     """those that you meant, and no others.
     train a twin of a few hundred steps that has one of them as usual."""
@@ -38,8 +36,8 @@ def settings(run):
     for name, value in experiment(run.config)[1].items():
         if value != usual[name]:
             changed.append(f"{name} is {value} instead of {usual[name]}")
-    done = f"evaluated at {run.last_step:,} of {run.args.steps:,} steps; "
-    return not changed, done + (", ".join(changed) or "all settings are the task's")
+    changes = ", ".join(changed) or "all settings are the task's"
+    return not changed, f"{run.last_step:,} of {run.args.steps:,} steps; {changes}"
 
 
 def seeds(run):
@@ -49,19 +47,17 @@ def seeds(run):
     scores = pd.Series(run.scores_of_seeds())
     saw = f"{len(scores)} runs of this experiment have come to this step"
     if len(scores) > 1:
-        saw += (
-            f", with a mean of {scores.mean():.1f} and a standard deviation of {scores.std():.1f}"
-        )
+        saw += f", with a mean of {scores.mean():.1f} and a scatter of {scores.std():.1f}"
     return len(scores) >= 3, saw
 
 
 def luck(run):
     """a last score near the best one, which is also the luckiest.
     score both on new episodes (--evaluate RUN --which online); then train with --lr-decay."""
-    score, error = run.curve("score"), run.curve("error")
+    score, error = run.curve("score"), run.progress["error"]
     best, last = score.idxmax(), score.index[-1]
     saw = f"score {score[last]:.1f} with a standard error of {error[last]:.1f}; "
-    saw += f"the best was {score[best]:.1f} at step {run.curve('step')[best]:,}"
+    saw += f"the best was {score[best]:.1f} at step {run.progress.step[best]:,}"
     return score[best] - score[last] <= 3 * (error[best] ** 2 + error[last] ** 2) ** 0.5, saw
 
 
@@ -71,8 +67,7 @@ def gain(run):
     score = run.curve("score").iloc[-1]
     if run.dataset.ends_at_goal or "kitchen" in run.args.env:
         raise ValueError("the rewards of this task do not add up to its score")
-    rewards = run.dataset.transitions.reward.sum().item()  # as they are in the data
-    of_data = run.dataset.score(rewards / len(run.episodes))
+    of_data = run.dataset.score(run.dataset.transitions.reward.sum() / len(run.episodes))
     return score > of_data, f"score {score:.1f}; an episode of the data has {of_data:.1f}"
 
 
@@ -103,25 +98,20 @@ def cloning(run):
     saw = f"L_d is {loss[-1]:.3f}, and was {loss[0]:.3f} at the first evaluation"
     if not isinstance(run.agent.actor, DiffusionPolicy):
         return loss[-1] <= loss[0], saw
-    centered = run.data.action - run.data.action.mean(dim=0)
-    variances = torch.linalg.svdvals(centered).square() / len(centered)
-    kept = run.agent.actor.alphas_cumprod[:, None]
-    of_gaussian = (kept * variances / (kept * variances + 1 - kept)).mean().item()
+    of_gaussian = loss_of_one_gaussian(run.agent.actor, run.data.action)
     return loss[-1] <= min(loss[0], of_gaussian), f"{saw}; that Gaussian's is {of_gaussian:.3f}"
 
 
 def actions(run):
-    """nearer to the data's than actions of other states, and not much more often at a limit.
+    """nearer to the data's than to those of any states, and not much more often at a limit.
     a smaller eta; and look whether `act` sees the states as `update` does."""
     some = run.data.sample(1000)
     chosen = run.agent.act(some.state)
-    distance = (chosen - some.action).norm(dim=1).mean()
-    others = (some.action.roll(1, 0) - some.action).norm(dim=1).mean()
-    limit = (chosen.abs() > 0.99).float().mean()
-    data_limit = (some.action.abs() > 0.99).float().mean()
-    saw = f"{distance:.2f} from the data's in the same states, {others:.2f} between other states'; "
-    saw += f"{limit:.0%} at a limit, of the data's {data_limit:.0%}"
-    return distance < 1.1 * others and limit < data_limit + 0.3, saw
+    distance, (near, far) = apart(chosen, some.action), spread_of_actions(some)
+    limits = [(part.abs() > 0.99).float().mean().item() for part in (chosen, some.action)]
+    saw = f"{distance:.2f} from the data's, which are {near:.2f} apart in similar states and "
+    saw += f"{far:.2f} in any two; {limits[0]:.0%} at a limit, of the data's {limits[1]:.0%}"
+    return distance < 0.55 * (near + far) and limits[0] < limits[1] + 0.3, saw
 
 
 def value(run):
@@ -158,7 +148,7 @@ def candidates(run):
     drawn = Categorical(logits=q).entropy().exp().mean()
     ratio = run.q.std() / run.q.abs().mean()
     saw = f"about {drawn:.1f} of {q.shape[1]} actions are in the draw; "
-    saw += f"over the data, Q varies by {ratio:.0%} of its size"
+    saw += f"over the data, Q varies by {ratio:.0%} of its mean size"
     return 1.5 < drawn < 0.998 * q.shape[1] and ratio > 0.1, saw
 
 
@@ -167,7 +157,7 @@ TESTS = [settings, seeds, luck, gain, order, cloning, actions, value, terminals,
 
 # ---- The examination -----------------------------------------------------------------------------
 def examine(folder, dataset=None, agent_class=None):
-    """A list of Findings, one for each of TESTS. Raises ValueError for what is no run folder.
+    """A Finding for each of TESTS. Raises ValueError for what is no run folder.
 
     dataset: that of a run on data of its own; agent_class: of a method from a notebook.
     """
@@ -176,7 +166,7 @@ def examine(folder, dataset=None, agent_class=None):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for test in TESTS:
-            healthy, advice = test.__doc__.split("\n    ")
+            healthy, advice = inspect.getdoc(test).splitlines()
             try:
                 is_fine, saw = test(run)
                 verdict = "fine" if is_fine else "look"
@@ -195,9 +185,9 @@ def main(run: tyro.conf.Positional[str]):
     for test, verdict, saw, healthy, advice in findings:
         texts = [f"{test:11} {verdict.upper()}: {saw}."]
         if verdict != "not tested":
-            texts.append(f"{'':11} Healthy: {healthy}")
+            texts.append(" " * 12 + f"Healthy: {healthy}")
         if verdict == "look":
-            texts.append(f"{'':11} Try: {advice}")
+            texts.append(" " * 12 + f"Try: {advice}")
         for text in texts:
             print(textwrap.fill(text, 100, subsequent_indent=" " * 12))
 

@@ -85,8 +85,13 @@ class Run:
     def q(self):
         """The lower critic at the data's transitions, (n,)."""
         self.curve("q")  # a cloner has critics, too, but does not train them
+        values = []
         with torch.no_grad():
-            return torch.minimum(*self.agent.critic(self.data.state, self.data.action))[:, 0]
+            for first in range(0, len(self.data.state), 50_000):  # all at once may need gigabytes
+                part = slice(first, first + 50_000)
+                q1, q2 = self.agent.critic(self.data.state[part], self.data.action[part])
+                values.append(torch.minimum(q1, q2)[:, 0])
+        return torch.cat(values)
 
     def bounds(self):
         """The lowest and the highest possible Q."""
@@ -108,7 +113,7 @@ class Run:
                 rewards[-1] = self.q[first + length - 1]
             discounts = self.args.discount ** torch.arange(length)
             followed.append((discounts * rewards).sum().item())
-        return self.q[self.episodes["first"].to_numpy()].mean().item(), np.mean(followed)
+        return self.q[self.episodes["first"].tolist()].mean().item(), np.mean(followed)
 
     def scores_of_seeds(self):
         """Scores, at the step of the last evaluation, of this run and of those beside it that
@@ -138,3 +143,29 @@ def experiment(config):
     settings = config.get("settings", {})
     kept = {name: value for name, value in settings.items() if name not in FREE}
     return config.get("method"), kept
+
+
+# ---- What actions are compared with --------------------------------------------------------------
+def apart(actions, others):
+    """The mean distance of actions (n, action_dim) from others, row by row."""
+    return (actions - others).norm(dim=1).mean().item()
+
+
+def spread_of_actions(some):
+    """How far the actions of a Batch are apart in the most similar states, and in any two."""
+    gaps = torch.cdist(some.state, some.state)
+    nearest = gaps.where(gaps > 0, torch.inf).argmin(dim=1)
+    near = apart(some.action, some.action[nearest])
+    return near, apart(some.action, some.action.roll(1, 0))
+
+
+def loss_of_one_gaussian(policy, actions):
+    """L_d of the best denoiser for a single Gaussian with the actions' mean and covariance.
+
+    A denoiser that has not found out more about the actions (n, action_dim), such as their modes
+    or the states they belong to, does no better. Along an axis of variance v, at a timestep
+    that keeps the share k of the variance, the noise's variance given x is k v / (k v + 1 - k).
+    """
+    variances = torch.linalg.svdvals(actions - actions.mean(dim=0)).square() / len(actions)
+    kept = policy.alphas_cumprod[:, None] * variances
+    return (kept / (kept + 1 - policy.alphas_cumprod[:, None])).mean().item()
