@@ -49,7 +49,8 @@ UNSEEN = "Noise is added at the last step, i = 0."
     "name, hint", [(name, hint) for name in MISTAKES for hint in MISTAKES[name] if hint != UNSEEN]
 )
 def test_each_typical_mistake_costs_a_point_and_is_told_from_all_others(name, hint):
-    assert grade(with_mistakes(name, [hint])) == (POINTS[name] - 1, [hint])
+    mistaken = with_mistakes(SOLUTIONS[name], [MISTAKES[name][hint]])
+    assert grade(mistaken) == (POINTS[name] - 1, [hint])
 
 
 def test_noise_at_the_last_step_shows_with_the_papers_variance():
