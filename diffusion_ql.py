@@ -88,11 +88,13 @@ class Args:
             choices = get_args(field.type)
             if choices and value not in choices:
                 raise ValueError(f"{field.name} {value!r}: give one of {choices}")
-            if field.type in (int, float) and not 0 <= value < math.inf:
-                raise ValueError(f"{field.name} {value}: give a number that is not negative")
+            lowest = 0 if field.name in MAY_BE_ZERO else sys.float_info.min
+            if field.type in (int, float) and not lowest <= value < math.inf:
+                raise ValueError(f"{field.name} {value}: give a positive number")
 
 
 MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # in a resumed run
+MAY_BE_ZERO = "seed eval_every eta discount grad_norm tau ema_decay ema_start top_k".split()
 
 
 class Batch(NamedTuple):
@@ -867,9 +869,7 @@ def check_column(name, values, n, width):
     values = np.asarray(values)
     if len(values) != n or values.size != n * width:
         hint = "an episode of T steps has T + 1 observations"
-        raise ValueError(
-            f"{name} is {values.shape}, but should be {(n, width)}, as states ({hint})"
-        )
+        raise ValueError(f"{name} is {values.shape}, not {(n, width)} as states want it ({hint})")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} has NaN or infinity: clean the data")
     return values.reshape(n, width)
@@ -905,7 +905,7 @@ def evaluate_run(options):
     if options.act_with != "as trained":
         agent.args.act_with = options.act_with
     dataset = load_dataset(agent.args.env)
-    if options.video:
+    if options.video and dataset.env_spec is not None:
         env = make_env(dataset.env_spec, render_mode="rgb_array")
         folder = str(Path(options.evaluate, "video"))
         dataset.envs = [gym.wrappers.RecordVideo(env, folder, name_prefix=str(agent.step))]

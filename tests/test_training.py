@@ -447,7 +447,8 @@ def test_a_loss_that_is_not_finite_ends_training(seconds, capsys, monkeypatch):
     assert kit.checkpoint("run")["attributes"]["step"] < 17
 
 
-NUMBERS = "--lr=nan --lr=-1 --lr=inf --hidden-dim=-3 --eval-every=-5 --top-k=-1 --seed=-1"
+NUMBERS = "--steps=0 --lr=nan --lr=-1 --lr=inf --critic-lr=0 --batch-size=0 --hidden-dim=-3 "
+NUMBERS += "--eval-every=-5 --eval-episodes=0 --top-k=-1 --seed=-1 --candidates=0"
 WORDS = "--batch-size=many --reward-tune=double --learning-rate=1 --compile=maybe --act-with=mean "
 WORDS += "--device=cuda:99 --device=nonsense"
 
