@@ -70,11 +70,11 @@ class Args:
 
     def __new__(cls, **given):
         args = super().__new__(cls)
-        args.given = given  # what is asked for, even if it equals the default
+        args.given = given  # what is asked for: a default alone could not be told from it
         return args
 
     def __post_init__(self):
-        """What is not given comes from the run to resume, or from the task. Raises ValueError."""
+        """What is not given comes from the run to resume, or from the task's row in TASKS."""
         defaults, _ = find_task(self.env)
         if self.resume:
             defaults = read_config(self.resume)["settings"]
@@ -93,7 +93,7 @@ class Args:
                 raise ValueError(f"{field.name} {value}: give a positive number")
 
 
-MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # in a resumed run
+MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # when resumed
 MAY_BE_ZERO = "seed eval_every eta discount grad_norm tau ema_decay ema_start top_k".split()
 
 
@@ -393,7 +393,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     from torch.utils.tensorboard import SummaryWriter
 
     # --- The data, the agent, and the run folder ---
-    env = "" if dataset else args.env  # of data of your own, nothing is known
+    env = "" if dataset else args.env  # data of your own has no name by which it could be loaded
     dataset = dataset or load_dataset(args.env)
     try:
         data = Batch(*[column.to(args.device) for column in dataset.transitions])
@@ -457,7 +457,7 @@ def compile_losses(agent):
         return
     for name in ("critic_loss", "policy_loss"):
         compiled = torch.compile(getattr(type(agent), name), mode=mode)
-        setattr(agent, name, partial(compiled, agent))
+        setattr(agent, name, partial(compiled, agent))  # a deepcopy of it is bound to the copy
 
 
 @torch.no_grad()
@@ -803,7 +803,7 @@ def open_minari(name):
 
 def evaluation_spec(dataset):
     """The EnvSpec of the environment that scores; None if a Minari dataset names none."""
-    spec = dataset._eval_env_spec or dataset.env_spec
+    spec = dataset._eval_env_spec or dataset.env_spec  # Minari has no public name for the first
     if dataset.id.startswith("D4RL/pen"):
         print("Minari's pen has 200 steps, D4RL's 100: scores are about twice those of pen-*-v1")
     if dataset.id in ("D4RL/antmaze/umaze-v1", "D4RL/antmaze/umaze-diverse-v1"):
