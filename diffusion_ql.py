@@ -70,7 +70,7 @@ class Args:
 
     def __new__(cls, **given):
         args = super().__new__(cls)
-        args.given = given  # what is asked for: a default alone could not be told from it
+        args.given = given  # what was asked for, to tell it from what is a default
         return args
 
     def __post_init__(self):
