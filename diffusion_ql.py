@@ -70,11 +70,11 @@ class Args:
 
     def __new__(cls, **given):
         args = super().__new__(cls)
-        args.given = given  # what is asked for, even if it equals the default
+        args.given = given  # what was asked for, to tell it from what is a default
         return args
 
     def __post_init__(self):
-        """What is not given comes from the run to resume, or from the task. Raises ValueError."""
+        """What is not given comes from the run to resume, or from the task's row in TASKS."""
         defaults, _ = find_task(self.env)
         if self.resume:
             defaults = read_config(self.resume)["settings"]
@@ -88,11 +88,13 @@ class Args:
             choices = get_args(field.type)
             if choices and value not in choices:
                 raise ValueError(f"{field.name} {value!r}: give one of {choices}")
-            if field.type in (int, float) and not 0 <= value < math.inf:
-                raise ValueError(f"{field.name} {value}: give a number that is not negative")
+            lowest = 0 if field.name in MAY_BE_ZERO else sys.float_info.min
+            if field.type in (int, float) and not lowest <= value < math.inf:
+                raise ValueError(f"{field.name} {value}: give a positive number")
 
 
-MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # in a resumed run
+MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # when resumed
+MAY_BE_ZERO = "seed eval_every eta discount grad_norm tau ema_decay ema_start top_k".split()
 
 
 class Batch(NamedTuple):
@@ -391,7 +393,7 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     from torch.utils.tensorboard import SummaryWriter
 
     # --- The data, the agent, and the run folder ---
-    env = "" if dataset else args.env  # of data of your own, nothing is known
+    env = "" if dataset else args.env  # data of your own has no name by which it could be loaded
     dataset = dataset or load_dataset(args.env)
     try:
         data = Batch(*[column.to(args.device) for column in dataset.transitions])
@@ -455,7 +457,7 @@ def compile_losses(agent):
         return
     for name in ("critic_loss", "policy_loss"):
         compiled = torch.compile(getattr(type(agent), name), mode=mode)
-        setattr(agent, name, partial(compiled, agent))
+        setattr(agent, name, partial(compiled, agent))  # a deepcopy of it is bound to the copy
 
 
 @torch.no_grad()
@@ -801,7 +803,7 @@ def open_minari(name):
 
 def evaluation_spec(dataset):
     """The EnvSpec of the environment that scores; None if a Minari dataset names none."""
-    spec = dataset._eval_env_spec or dataset.env_spec
+    spec = dataset._eval_env_spec or dataset.env_spec  # Minari has no public name for the first
     if dataset.id.startswith("D4RL/pen"):
         print("Minari's pen has 200 steps, D4RL's 100: scores are about twice those of pen-*-v1")
     if dataset.id in ("D4RL/antmaze/umaze-v1", "D4RL/antmaze/umaze-diverse-v1"):
@@ -867,9 +869,7 @@ def check_column(name, values, n, width):
     values = np.asarray(values)
     if len(values) != n or values.size != n * width:
         hint = "an episode of T steps has T + 1 observations"
-        raise ValueError(
-            f"{name} is {values.shape}, but should be {(n, width)}, as states ({hint})"
-        )
+        raise ValueError(f"{name} is {values.shape}, not {(n, width)} as states want it ({hint})")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} has NaN or infinity: clean the data")
     return values.reshape(n, width)
@@ -905,7 +905,7 @@ def evaluate_run(options):
     if options.act_with != "as trained":
         agent.args.act_with = options.act_with
     dataset = load_dataset(agent.args.env)
-    if options.video:
+    if options.video and dataset.env_spec is not None:
         env = make_env(dataset.env_spec, render_mode="rgb_array")
         folder = str(Path(options.evaluate, "video"))
         dataset.envs = [gym.wrappers.RecordVideo(env, folder, name_prefix=str(agent.step))]
