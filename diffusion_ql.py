@@ -544,7 +544,10 @@ def open_folder(agent, dataset, env):
 
 
 def read_config(folder):
-    return json.loads(Path(folder, "config.json").read_text())
+    path = Path(folder, "config.json")
+    if not path.exists():
+        raise ValueError(f"{folder} is no run folder: it has no config.json")
+    return json.loads(path.read_text())
 
 
 def save_checkpoint(folder, agent, log):
@@ -584,7 +587,7 @@ def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
     which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
-    is defined in a notebook. Raises OSError for what is not there, ImportError for the class.
+    is defined in a notebook. Raises ValueError for what is not there, ImportError for the class.
     """
     config = read_config(folder)
     agent_class = agent_class or pkgutil.resolve_name(config["method"])
@@ -593,6 +596,9 @@ def load_agent(folder, which="final", agent_class=None):
     if result.exists():
         which = json.loads(result.read_text()).get(which, {"step": which})["step"]
     path = Path(folder, "agents", f"{which}.pt")
+    if not path.exists():
+        steps = sorted(int(saved.stem) for saved in path.parent.glob("[0-9]*.pt"))
+        raise ValueError(f"no agent {which!r} in {folder}: give a step of {steps}")
     agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     agent.step = int(which)
     return agent

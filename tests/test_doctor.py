@@ -13,8 +13,6 @@ import forks
 from diffusion_ql import Dataset, DiffusionQL, load_dataset, train
 from tutorials import doctor
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 def own_data(terminals=(), scale=1.0):
     """Seven episodes of seven steps, each of which is worth 1, on data of one's own."""
