@@ -1,6 +1,5 @@
 """Both READMEs: their commands are understood, and their code does what they say."""
 
-import functools
 import importlib
 import inspect
 import json
@@ -42,16 +41,11 @@ def commands(text):
     return found
 
 
-@functools.wraps(diffusion_ql.evaluate_run)
-def evaluate_run(*given, **options):
-    """Has the options of --evaluate, and does nothing."""
-
-
 def understand(script, *argv):
     """Parses a command line by the script's own parser; SystemExit where it is not understood."""
     assert (ROOT / script).exists() or script == "normalized.py", script  # which the page makes
     if "--evaluate" in argv:
-        return tyro.cli(evaluate_run, args=argv)
+        return tyro.cli(diffusion_ql.Evaluation, args=argv)
     if script in ("diffusion_ql.py", "normalized.py"):
         return diffusion_ql.parse_args(argv)
     if script == "forks.py" and argv != ("--help",):

@@ -148,8 +148,9 @@ def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "ray", None)  # it must not be needed
     assert sweep.sweep(ENVS, (0, 1), "whole", SETTINGS) == []
     assert "4 runs, 4 of them are done" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="keeps its settings"):
+    with pytest.raises(SystemExit, match="2"):
         sweep.sweep(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
+    assert "keeps its settings: eta" in capsys.readouterr().err
 
 
 @pytest.mark.slow

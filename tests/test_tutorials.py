@@ -28,6 +28,13 @@ def figures(notebook):
     return counts
 
 
+def failed_checks(notebook):
+    """What the checks of check.py print for a blank whose solution is wrong, or is missing."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    lines = "".join(output.get("text", "") for output in outputs).splitlines()
+    return [line for line in lines if line.startswith(("✗", "…"))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs_and_shows_its_figures(name, monkeypatch):
@@ -36,6 +43,8 @@ def test_notebook_runs_and_shows_its_figures(name, monkeypatch):
     where = {"metadata": {"path": (TUTORIALS / name).parent}}
     NotebookClient(again, timeout=600, kernel_name="python3", resources=where).execute()
     assert figures(again) == figures(read(name))
+    for notebook in (again, read(name)):
+        assert not failed_checks(notebook)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
