@@ -528,7 +528,7 @@ def open_folder(agent, dataset, env):
     packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
     config = {
         "method": f"{type(agent).__module__}.{type(agent).__qualname__}",
-        "settings": {**asdict(args), "env": env, "resume": ""},
+        "settings": {**asdict(args), "env": env, "out": "", "resume": ""},
         "dims": [dataset.state_dim, dataset.action_dim],
         "versions": {package: version(package) for package in packages},
         "commit": subprocess.getoutput(f"git -C '{Path(__file__).parent}' describe --always"),
