@@ -1,9 +1,10 @@
 """The README's moving picture: it is small, and what its command makes."""
 
-import film
 import numpy as np
 import pytest
 from PIL import Image
+
+from tutorials.making import film
 
 FILE = film.FIGURES / "film.gif"
 
@@ -33,7 +34,7 @@ def test_its_frames_are_those_of_the_command(step, screen):
 
 
 def test_what_it_shows_is_what_the_readme_says(screen):
-    said = (film.HERE.parent / "README.md").read_text().split("```")[0]
+    said = (film.FIGURES.parents[1] / "README.md").read_text().split("```")[0]
     cloning, guided = [film.shares(way) for way in screen.ways.values()]
     on_corner, on_best = cloning[0].split()[0], guided[1].split()[0]
     assert on_corner in said and on_best in said
@@ -42,4 +43,4 @@ def test_what_it_shows_is_what_the_readme_says(screen):
 def test_another_weight_of_q_looks_different():
     """What toy_experiments/README.md says of eta = 2.5."""
     actions = film.denoise(film.load_policy(2.5), seed=0)[-1]
-    assert 0.55 < film.measure(actions, film.make_data())["edge"] < 0.65
+    assert 0.55 < film.measure(actions)["edge"] < 0.65

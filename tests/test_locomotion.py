@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from diffusion_ql import Args, load_dataset, open_minari, parse_args
-from tutorials import make_dataset
 from tutorials.experiments import locomotion
 from tutorials.helpers import args_of
+from tutorials.making import cheetah
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 MEGABYTE = 1_000_000
@@ -28,28 +28,28 @@ def size_of(folder):
 
 def test_dataset_is_small_and_what_its_script_makes(data):
     assert size_of(TUTORIALS / "data") < 4 * MEGABYTE
-    stored = open_minari(make_dataset.NAME)
+    stored = open_minari(cheetah.NAME)
     metadata = stored.storage.metadata
     made_with = json.loads(metadata["made_with"])
-    assert made_with["snapshots"] == make_dataset.SNAPSHOTS
-    assert made_with["sac"] == make_dataset.SETTINGS
-    returns = {name: [] for name in make_dataset.SNAPSHOTS}
+    assert made_with["snapshots"] == cheetah.SNAPSHOTS
+    assert made_with["sac"] == cheetah.SETTINGS
+    returns = {name: [] for name in cheetah.SNAPSHOTS}
     makers = stored.storage.get_episode_metadata(range(stored.total_episodes))
     for episode, maker in zip(stored.iterate_episodes(), makers, strict=True):
         assert episode.observations.dtype == episode.actions.dtype == np.float32
         assert len(episode.rewards) == 1000 and episode.truncations[-1]
-        assert maker["sac_steps"] == make_dataset.SNAPSHOTS[maker["snapshot"]]
+        assert maker["sac_steps"] == cheetah.SNAPSHOTS[maker["snapshot"]]
         returns[maker["snapshot"]].append(episode.rewards.sum())
     for name, values in returns.items():
-        assert len(values) == make_dataset.EPISODES
+        assert len(values) == cheetah.EPISODES
         assert np.mean(values) == pytest.approx(made_with["mean_returns"][name], rel=1e-5)
     low, high = made_with["mean_returns"]["random"], made_with["mean_returns"]["good"]
-    assert load_dataset(make_dataset.NAME).reference == (low, high)
+    assert load_dataset(cheetah.NAME).reference == (low, high)
 
 
 def test_dataset_can_be_trained_on_by_the_command_line(data):
-    args, _ = parse_args(["--env", make_dataset.NAME])
-    assert args.env == locomotion.ENV == make_dataset.NAME
+    args, _ = parse_args(["--env", cheetah.NAME])
+    assert args.env == locomotion.ENV == cheetah.NAME
     assert (args.eta, args.reward_tune, args.max_q_backup) == (1.0, "no", False)
 
 

@@ -9,19 +9,18 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from diffusion_ql import Denoiser
-from tutorials import make_playground
-from tutorials.make_playground import ETAS, N_TIMESTEPS, WIDTH, Denoisers, policy_from_text
+from diffusion_ql import DiffusionQL
+from tutorials.making import playground
+from tutorials.making.playground import ETAS, N_TIMESTEPS, WIDTH, policy_from_text
 
-TUTORIALS = Path(make_playground.__file__).parent
+TUTORIALS = playground.PAGE.parent
 PAGE = (TUTORIALS / "playground.html").read_text()
-NETWORKS = make_playground.networks_of(PAGE)
+NETWORKS = playground.networks_of(PAGE)
 LAST = len(NETWORKS["steps"]) - 1  # the last moment of the training
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium to run the page in")
@@ -74,39 +73,21 @@ def in_page(script, page=PAGE, address=""):
 
 
 # ---- Making the page -----------------------------------------------------------------------------
-def test_denoisers_side_by_side_are_each_their_own_and_survive_as_text():
+def test_a_denoiser_survives_as_text():
     torch.manual_seed(0)
-    networks = [Denoiser(2, 2, WIDTH) for _ in range(3)]
-    together = Denoisers(networks)
+    agent = DiffusionQL(2, 2, DiffusionQL.Args(hidden_dim=WIDTH))
     x = torch.randn(12, 2)
     state = torch.zeros(12, 2)  # the bandit's only state, so that the page may leave it out
     t = torch.randint(5, (12,))
-    for k, network in enumerate(networks):
-        own = slice(4 * k, 4 * k + 4)
-        expected = network(x[own], t[own], state[own])
-        torch.testing.assert_close(together(x, t, state)[own], expected)
-    again = policy_from_text(make_playground.denoiser_text(together.state_dict_of(1)), 5)
-    expected = networks[1](x, t, state)
+    again = policy_from_text(playground.denoiser_text(agent), 5)
+    expected = agent.actor.model(x, t, state)
     torch.testing.assert_close(again.model(x, t, state[:, :0]), expected, atol=0.01, rtol=0)
 
 
-@needs_browser
-@pytest.mark.slow
-def test_the_command_trains_and_writes_a_page_that_runs():
-    command = [sys.executable, make_playground.__file__, "--out", "page.html"]
-    subprocess.run([*command, "--steps", "20"], check=True, capture_output=True)
-    page = Path("page.html").read_text()
-    of_etas = make_playground.networks_of(page)["diffusion"]["5"][LAST]
-    assert len(set(of_etas)) == len(ETAS)
-    subprocess.run([*command, "--no-train"], check=True, capture_output=True)
-    assert Path("page.html").read_text() == page
-    assert in_page("finish(textOf('moment-value'));", page) == "step 20"
-
-
 def test_the_page_is_the_template_with_the_networks_and_loads_nothing():
-    template = (TUTORIALS / "playground_template.html").read_text()
-    before, after = template.split("NETWORKS" + make_playground.END)
-    assert PAGE.startswith(before) and PAGE.endswith(make_playground.END + after)
+    template = (TUTORIALS / "making" / "playground_template.html").read_text()
+    before, after = template.split("NETWORKS" + playground.END)
+    assert PAGE.startswith(before) and PAGE.endswith(playground.END + after)
     assert len(PAGE.encode()) <= 2_000_000
     assert not re.search(r"https?:|//cdn|@import|url\(|fetch\(|XMLHttpRequest|import\(", PAGE)
     assert not re.search(r"<(link|img|iframe|script)[^>]*\b(src|href)=", PAGE)
