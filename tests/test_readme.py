@@ -22,6 +22,7 @@ import diffusion_ql
 import forks
 import sweep
 from diffusion_ql import Args, DiffusionQL, load_dataset
+from toy_experiments import pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = (ROOT / "README.md").read_text()
@@ -56,11 +57,14 @@ def understand(script, *argv):
         options, settings = tyro.cli(sweep.Options, args=argv, return_unknown_args=True)
         methods = [name for name in options.methods if "." not in name]
         return sweep.plan(options.envs, options.seeds, options.out, settings, methods)
-    module = importlib.import_module(Path(script).stem)
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     for name in ("Args", "Options"):
         options = getattr(module, name, None)
         if options and options.__module__ == module.__name__:
             return tyro.cli(options, args=argv)
+    if script.startswith("toy_experiments/"):
+        assert module.main
+        return tyro.cli(pictures.Options, args=argv, default=pictures.Options(Path("runs")))
     assert script == "forks.py"  # --help, which lists the methods
 
 
