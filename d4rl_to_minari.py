@@ -232,7 +232,8 @@ def store(minari_id, buffers, env, about):
             place = root / metadata.relative_to(workshop)
             place.parent.mkdir(parents=True, exist_ok=True)
             metadata.replace(place)
-        Path(workshop, minari_id).replace(folder)
+        if not folder.exists():  # another process may have made it in the meantime
+            Path(workshop, minari_id).replace(folder)
 
 
 def check_name(name):

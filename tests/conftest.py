@@ -230,7 +230,7 @@ NAMES = {  # of --env, and the Minari dataset that each leads to
     "pen-human": "D4RL/pen/human-v2",
     "pen-human-v1": "d4rl/pen/human-v1",
     "kitchen-complete-v0": "d4rl/kitchen/complete-v0",
-    "two-roads": "toy/two-roads-v0",
+    "two-roads": "toy/two-roads-v1",
 }
 LOST = {  # names that lead to nothing, and what is said about them
     "walker2d-mediun": "walker2d-medium",

@@ -430,7 +430,7 @@ def train_on_bandit(agent_class, prediction=None):
             print(f"{type(error).__name__}: {error}")
             return None
     nearest = torch.cdist(actions, CORNERS).argmin(dim=1)
-    best = (nearest == REWARDS.argmax()).float().mean().item()
+    best = (nearest == REWARDS.index(max(REWARDS))).float().mean().item()
     shares = {"best": best, "edge": measure(actions, data)["edge"]}
     for name, share in shares.items():
         print(f"{share:4.0%} of the actions are {MEASURES[name]} ({name})")
