@@ -431,7 +431,7 @@ def train_on_bandit(agent_class, prediction=None):
             return None
     nearest = torch.cdist(actions, CORNERS).argmin(dim=1)
     best = (nearest == REWARDS.index(max(REWARDS))).float().mean().item()
-    shares = {"best": best, "edge": measure(actions, data)["edge"]}
+    shares = {"best": best, "edge": measure(actions)["edge"]}
     for name, share in shares.items():
         print(f"{share:4.0%} of the actions are {MEASURES[name]} ({name})")
     return shares
