@@ -410,25 +410,26 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
         load_checkpoint(folder, agent, log)
     compile_losses(agent)
 
-    # --- Algorithm 1, with a checkpoint every minute and at each evaluation ---
+    # --- Algorithm 1, with a checkpoint every minute and before each evaluation. A run that was
+    #     stopped while it was evaluated begins with that evaluation ---
     eval_every = args.eval_every or min(50_000, max(1, args.steps // 10))
     saved_at = time.monotonic()
     bar = progress_bar(total=args.steps, initial=agent.step)
     with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
-        for step in range(agent.step + 1, args.steps + 1):
-            metrics = agent.update(data.sample(args.batch_size))
-            agent.step = step  # for a fork whose `update` does not count
-            add_metrics(metrics, log["sums"], board, step)
-            is_due = step % eval_every == 0
-            if is_due:
+        for step in range(agent.step, args.steps + 1):
+            is_due = step == args.steps or (step > 0 and step % eval_every == 0)
+            if is_due and step not in [row["step"] for row in log["rows"]]:
+                save_checkpoint(folder, agent, log)
                 evaluate_and_record(agent, dataset, folder, log, board)
-            if is_due or time.monotonic() - saved_at > SAVE_SECONDS:
+            elif time.monotonic() - saved_at > SAVE_SECONDS:
                 save_checkpoint(folder, agent, log)
                 saved_at = time.monotonic()
-            bar.update()
-        if not log["rows"] or log["rows"][-1]["step"] < agent.step:
-            evaluate_and_record(agent, dataset, folder, log, board)
-            save_checkpoint(folder, agent, log)
+            if step < args.steps:
+                metrics = agent.update(data.sample(args.batch_size))
+                agent.step = step + 1  # for a fork whose `update` does not count
+                add_metrics(metrics, log["sums"], board, agent.step)
+                bar.update()
+    save_checkpoint(folder, agent, log)
     result = select(log["rows"], args.top_k)
     write_json(folder / "result.json", result)
     return result
@@ -464,6 +465,8 @@ def compile_losses(agent):
 def add_metrics(metrics, sums, board, step):
     """Adds an update's metrics to the sums; every 100 steps they go to TensorBoard, too."""
     for name, value in metrics.items():
+        if name in ("step", "score", "score_std", "return"):
+            raise ValueError(f"metric {name}: progress.csv has a column {name} already")
         total, count = sums.get(name, (0.0, 0))
         sums[name] = (total + value, count + 1)
         if step % 100 == 0:
@@ -544,10 +547,12 @@ def open_folder(agent, dataset, env):
 
 
 def read_config(folder):
-    path = Path(folder, "config.json")
-    if not path.exists():
-        raise ValueError(f"{folder} is no run folder: it has no config.json")
-    return json.loads(path.read_text())
+    """The config.json of a run folder. Raises ValueError."""
+    try:
+        config = json.loads(Path(folder, "config.json").read_text())
+        return {**config, "method": config["method"], "settings": dict(config["settings"])}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
 
 
 def save_checkpoint(folder, agent, log):
@@ -570,17 +575,27 @@ def save_checkpoint(folder, agent, log):
 
 
 def load_checkpoint(folder, agent, log):
-    state = torch.load(folder / "checkpoint.pt", map_location=agent.device, weights_only=True)
+    state = load_file(folder / "checkpoint.pt", agent.device)
     agent.load_state_dict(state["networks"])
     for name, value in state["attributes"].items():
         if isinstance(value, dict):
             getattr(agent, name).load_state_dict(value)
         else:
             setattr(agent, name, value)
+    if agent.step > agent.args.steps:
+        raise ValueError(f"{folder} has made {agent.step} steps: give --steps of at least that")
     log.update(state["log"])
     torch.set_rng_state(state["random"].cpu())
     if agent.device.type == "cuda" and "random_cuda" in state:
         torch.cuda.set_rng_state(state["random_cuda"].cpu(), agent.device)
+
+
+def load_file(path, device):
+    """What torch.save wrote. Raises ValueError for a file that is damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # of PyTorch, in many forms
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def load_agent(folder, which="final", agent_class=None):
@@ -599,7 +614,7 @@ def load_agent(folder, which="final", agent_class=None):
     if not path.exists():
         steps = sorted(int(saved.stem) for saved in path.parent.glob("[0-9]*.pt"))
         raise ValueError(f"no agent {which!r} in {folder}: give a step of {steps}")
-    agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    agent.load_state_dict(load_file(path, "cpu"))
     agent.step = int(which)
     return agent
 
@@ -907,7 +922,13 @@ class Evaluation:
 
 
 def evaluate_run(options):
-    agent = load_agent(options.evaluate, options.which).to(options.device)
+    if options.episodes < 1 or options.seed < 0:
+        raise ValueError("give --episodes of at least 1, and a --seed of at least 0")
+    agent = load_agent(options.evaluate, options.which)
+    try:
+        agent.to(options.device)
+    except Exception as error:  # every kind of device fails in its own way
+        raise ValueError(f"PyTorch cannot use --device {options.device}: {error}") from error
     if options.act_with != "as trained":
         agent.args.act_with = options.act_with
     dataset = load_dataset(agent.args.env)
