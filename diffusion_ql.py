@@ -88,6 +88,8 @@ class Args:
             choices = get_args(field.type)
             if choices and value not in choices:
                 raise ValueError(f"{field.name} {value!r}: give one of {choices}")
+            if field.type is int and not isinstance(value, int):
+                raise ValueError(f"{field.name} {value}: give a whole number")
             lowest = 0 if field.name in MAY_BE_ZERO else sys.float_info.min
             if field.type in (int, float) and not lowest <= value < math.inf:
                 raise ValueError(f"{field.name} {value}: give a positive number")
@@ -555,6 +557,15 @@ def read_config(folder):
         raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
 
 
+def find_class(config):
+    """The class of the agent of a run. Raises ValueError."""
+    method = config["method"]
+    try:
+        return pkgutil.resolve_name(method)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"the run was made by {method}, which is not here: {error}") from error
+
+
 def save_checkpoint(folder, agent, log):
     """Saves all that `train` needs to go on as if it had never stopped, but no broken agent.
 
@@ -602,10 +613,10 @@ def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
     which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
-    is defined in a notebook. Raises ValueError for what is not there, ImportError for the class.
+    is defined in a notebook. Raises ValueError for what is not there.
     """
     config = read_config(folder)
-    agent_class = agent_class or pkgutil.resolve_name(config["method"])
+    agent_class = agent_class or find_class(config)
     agent = agent_class(*config["dims"], agent_class.Args(**config["settings"]))
     result = Path(folder, "result.json")
     if result.exists():
@@ -891,9 +902,11 @@ def check_column(name, values, n, width):
     if len(values) != n or values.size != n * width:
         hint = "an episode of T steps has T + 1 observations"
         raise ValueError(f"{name} is {values.shape}, not {(n, width)} as states want it ({hint})")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has NaN or infinity: clean the data")
-    return values.reshape(n, width)
+    values = values.reshape(n, width)
+    is_bad = ~np.isfinite(values).all(axis=1)
+    if is_bad.any():
+        raise ValueError(f"NaN or infinity in row {is_bad.argmax()} of {name}: clean the data")
+    return values
 
 
 def tune_rewards(reward, how):
@@ -949,7 +962,7 @@ def parse_args(argv=None, agent_class=DiffusionQL):
 
     def find_defaults(env: str = "two-roads", resume: str = ""):
         if resume:
-            found = pkgutil.resolve_name(read_config(resume)["method"])
+            found = find_class(read_config(resume))
             return found, found.Args(resume=resume)
         return agent_class, agent_class.Args(env=env)
 
