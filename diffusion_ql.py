@@ -88,6 +88,8 @@ class Args:
             choices = get_args(field.type)
             if choices and value not in choices:
                 raise ValueError(f"{field.name} {value!r}: give one of {choices}")
+            if field.type is int and not isinstance(value, int):
+                raise ValueError(f"{field.name} {value}: give a whole number")
             lowest = 0 if field.name in MAY_BE_ZERO else sys.float_info.min
             if field.type in (int, float) and not lowest <= value < math.inf:
                 raise ValueError(f"{field.name} {value}: give a positive number")
@@ -410,25 +412,26 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
         load_checkpoint(folder, agent, log)
     compile_losses(agent)
 
-    # --- Algorithm 1, with a checkpoint every minute and at each evaluation ---
+    # --- Algorithm 1, with a checkpoint every minute and before each evaluation. A run that was
+    #     stopped while it was evaluated begins with that evaluation ---
     eval_every = args.eval_every or min(50_000, max(1, args.steps // 10))
     saved_at = time.monotonic()
     bar = progress_bar(total=args.steps, initial=agent.step)
     with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
-        for step in range(agent.step + 1, args.steps + 1):
-            metrics = agent.update(data.sample(args.batch_size))
-            agent.step = step  # for a fork whose `update` does not count
-            add_metrics(metrics, log["sums"], board, step)
-            is_due = step % eval_every == 0
-            if is_due:
+        for step in range(agent.step, args.steps + 1):
+            is_due = step == args.steps or (step > 0 and step % eval_every == 0)
+            if is_due and step not in [row["step"] for row in log["rows"]]:
+                save_checkpoint(folder, agent, log)
                 evaluate_and_record(agent, dataset, folder, log, board)
-            if is_due or time.monotonic() - saved_at > SAVE_SECONDS:
+            elif time.monotonic() - saved_at > SAVE_SECONDS:
                 save_checkpoint(folder, agent, log)
                 saved_at = time.monotonic()
-            bar.update()
-        if not log["rows"] or log["rows"][-1]["step"] < agent.step:
-            evaluate_and_record(agent, dataset, folder, log, board)
-            save_checkpoint(folder, agent, log)
+            if step < args.steps:
+                metrics = agent.update(data.sample(args.batch_size))
+                agent.step = step + 1  # for a fork whose `update` does not count
+                add_metrics(metrics, log["sums"], board, agent.step)
+                bar.update()
+    save_checkpoint(folder, agent, log)
     result = select(log["rows"], args.top_k)
     write_json(folder / "result.json", result)
     return result
@@ -464,6 +467,8 @@ def compile_losses(agent):
 def add_metrics(metrics, sums, board, step):
     """Adds an update's metrics to the sums; every 100 steps they go to TensorBoard, too."""
     for name, value in metrics.items():
+        if name in ("step", "score", "score_std", "return"):
+            raise ValueError(f"metric {name}: progress.csv has a column {name} already")
         total, count = sums.get(name, (0.0, 0))
         sums[name] = (total + value, count + 1)
         if step % 100 == 0:
@@ -544,10 +549,21 @@ def open_folder(agent, dataset, env):
 
 
 def read_config(folder):
-    path = Path(folder, "config.json")
-    if not path.exists():
-        raise ValueError(f"{folder} is no run folder: it has no config.json")
-    return json.loads(path.read_text())
+    """The config.json of a run folder. Raises ValueError."""
+    try:
+        config = json.loads(Path(folder, "config.json").read_text())
+        return {**config, "method": config["method"], "settings": dict(config["settings"])}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
+
+
+def find_class(config):
+    """The class of the agent of a run. Raises ValueError."""
+    method = config["method"]
+    try:
+        return pkgutil.resolve_name(method)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"the run was made by {method}, which is not here: {error}") from error
 
 
 def save_checkpoint(folder, agent, log):
@@ -570,27 +586,37 @@ def save_checkpoint(folder, agent, log):
 
 
 def load_checkpoint(folder, agent, log):
-    state = torch.load(folder / "checkpoint.pt", map_location=agent.device, weights_only=True)
+    state = load_file(folder / "checkpoint.pt", agent.device)
     agent.load_state_dict(state["networks"])
     for name, value in state["attributes"].items():
         if isinstance(value, dict):
             getattr(agent, name).load_state_dict(value)
         else:
             setattr(agent, name, value)
+    if agent.step > agent.args.steps:
+        raise ValueError(f"{folder} has made {agent.step} steps: give --steps of at least that")
     log.update(state["log"])
     torch.set_rng_state(state["random"].cpu())
     if agent.device.type == "cuda" and "random_cuda" in state:
         torch.cuda.set_rng_state(state["random_cuda"].cpu(), agent.device)
 
 
+def load_file(path, device):
+    """What torch.save wrote. Raises ValueError for a file that is damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # of PyTorch, in many forms
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
     which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
-    is defined in a notebook. Raises ValueError for what is not there, ImportError for the class.
+    is defined in a notebook. Raises ValueError for what is not there.
     """
     config = read_config(folder)
-    agent_class = agent_class or pkgutil.resolve_name(config["method"])
+    agent_class = agent_class or find_class(config)
     agent = agent_class(*config["dims"], agent_class.Args(**config["settings"]))
     result = Path(folder, "result.json")
     if result.exists():
@@ -599,7 +625,7 @@ def load_agent(folder, which="final", agent_class=None):
     if not path.exists():
         steps = sorted(int(saved.stem) for saved in path.parent.glob("[0-9]*.pt"))
         raise ValueError(f"no agent {which!r} in {folder}: give a step of {steps}")
-    agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    agent.load_state_dict(load_file(path, "cpu"))
     agent.step = int(which)
     return agent
 
@@ -886,9 +912,11 @@ def check_column(name, values, n, width):
     if len(values) != n or values.size != n * width:
         hint = "an episode of T steps has T + 1 observations"
         raise ValueError(f"{name} is {values.shape}, not {(n, width)} as states want it ({hint})")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has NaN or infinity: clean the data")
-    return values.reshape(n, width)
+    values = values.reshape(n, width)
+    is_bad = ~np.isfinite(values).all(axis=1)
+    if is_bad.any():
+        raise ValueError(f"NaN or infinity in row {is_bad.argmax()} of {name}: clean the data")
+    return values
 
 
 def tune_rewards(reward, how):
@@ -917,7 +945,13 @@ class Evaluation:
 
 
 def evaluate_run(options):
-    agent = load_agent(options.evaluate, options.which).to(options.device)
+    if options.episodes < 1 or options.seed < 0:
+        raise ValueError("give --episodes of at least 1, and a --seed of at least 0")
+    agent = load_agent(options.evaluate, options.which)
+    try:
+        agent.to(options.device)
+    except Exception as error:  # every kind of device fails in its own way
+        raise ValueError(f"PyTorch cannot use --device {options.device}: {error}") from error
     if options.act_with != "as trained":
         agent.args.act_with = options.act_with
     dataset = load_dataset(agent.args.env)
@@ -938,7 +972,7 @@ def parse_args(argv=None, agent_class=DiffusionQL):
 
     def find_defaults(env: str = "two-roads", resume: str = ""):
         if resume:
-            found = pkgutil.resolve_name(read_config(resume)["method"])
+            found = find_class(read_config(resume))
             return found, found.Args(resume=resume)
         return agent_class, agent_class.Args(env=env)
 

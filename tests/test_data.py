@@ -241,9 +241,9 @@ def test_without_an_environment_actions_have_to_be_bounded_vectors(kind, fails):
 @pytest.mark.parametrize(
     "column, change, says",
     [
-        ("observations", kit.put(3, np.nan), "states"),
+        ("observations", kit.put(3, np.nan), "NaN or infinity in row 3 of states"),
         ("observations", lambda array: array[:-1], "T + 1 observations"),
-        ("actions", kit.put(1, np.nan), "NaN"),
+        ("actions", kit.put(1, np.nan), "NaN or infinity in row 1 of actions"),
         ("actions", kit.put(1, 3.1), "out of the bounds"),
     ],
 )

@@ -104,7 +104,7 @@ def test_stopped_at_random_and_resumed(name, seconds, monkeypatch):
     kit.assert_same_run("whole", "part")
 
 
-@pytest.mark.parametrize("number", range(2, 11))  # the first file is config.json
+@pytest.mark.parametrize("number", range(2, 12))  # the first file is config.json
 def test_power_cut_at_any_file(number, whole, monkeypatch):
     """Each file is whole or absent, and a resumed run ends like one that never stopped."""
     written = []
@@ -151,9 +151,21 @@ def test_what_a_resumed_run_refuses(change, cli, whole):
     assert Path("whole/config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("option", ["--resume", "--evaluate"])
-def test_a_folder_without_a_run(option, fails):
-    assert "nowhere is no run folder" in fails(option, "nowhere")
+@pytest.mark.parametrize("content", ["{", "[]", '{"env": "of an older run"}'])
+def test_damaged_run_folders(content, fails, whole):
+    for file, option in (("checkpoint.pt", "--resume"), ("agents/20.pt", "--evaluate")):
+        Path("whole", file).write_bytes(Path("whole", file).read_bytes()[:500])
+        assert f"whole/{file}" in fails(option, "whole")
+    Path("whole/agents/20.pt").unlink()
+    assert "no agent" in fails("--evaluate", "whole")
+    Path("whole/config.json").write_text(content)
+    for option in ("--resume", "--evaluate"):
+        assert "whole is no run folder" in fails(option, "whole")
+        assert "nowhere is no run folder" in fails(option, "nowhere")
+
+
+def test_a_run_cannot_be_cut_shorter(fails, whole):
+    assert "has made 20 steps" in fails("--resume", "whole", "--steps", 19)
 
 
 # ---- Agents --------------------------------------------------------------------------------------
@@ -307,10 +319,9 @@ def test_a_method_that_is_not_to_be_found(module, fails, tmp_path, monkeypatch):
     train(ForkArgs(env=ENV, out="run", **HALF), agent_class=Fork)
     monkeypatch.syspath_prepend(tmp_path)
     Path("broken.py").write_text("import not_installed")
-    missing = {"absent": "absent", "broken": "not_installed"}.get(module)
     for option in ("--resume", "--evaluate"):
-        if missing:
-            assert missing in fails(option, "run")
+        said = fails(option, "run")
+        assert f"{module}.Fork" in said and (module != "broken" or "not_installed" in said)
     assert load_agent("run", agent_class=Fork).args.expectile == 0.7
 
 
@@ -337,10 +348,10 @@ def test_a_metric_may_be_missing_at_first_or_always(first):
 
 
 @pytest.mark.parametrize("name", ["step", "score", "score_std", "return"])
-def test_no_metric_takes_the_place_of_what_is_measured(name, whole):
+def test_metrics_have_names_of_their_own(name):
     named = changed(lambda agent, metrics: {**metrics, name: 1.0})
-    final = train(Args(env=ENV, out="run", **TINY), agent_class=named)["final"]
-    assert final == whole["final"] and final["step"] == 20
+    with pytest.raises(ValueError, match=f"column {name} already"):
+        train(Args(env=ENV, out="run", **TINY), agent_class=named)
 
 
 # ---- Other ways to run it ------------------------------------------------------------------------
@@ -430,6 +441,11 @@ def test_agents_that_are_not_there(which, fails, whole):
     assert repr(which) in said and "give a step of [10, 20]" in said
 
 
+@pytest.mark.parametrize("option", ["--episodes=0", "--episodes=-1", "--seed=-1", "--device=no"])
+def test_what_evaluate_refuses(option, fails, whole):
+    assert option.split("=")[0] in fails("--evaluate", "whole", option)
+
+
 @pytest.mark.parametrize("env_id, films", [("Line-v0", True), ("Goal-v0", False)])
 def test_evaluate_films_where_the_simulator_can_draw(env_id, films, run_main):
     kit.make_minari("test/film-v0", env_id, episodes=4)
@@ -469,7 +485,10 @@ def test_nonsense_on_the_command_line(option, cli):
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("name, value", [("reward_tune", "double"), ("act_with", "mean")])
+WRONG = [("reward_tune", "double"), ("act_with", "mean"), ("batch_size", 2.5)]
+
+
+@pytest.mark.parametrize("name, value", WRONG)
 def test_nonsense_in_python(name, value):
     with pytest.raises(ValueError, match=name):
         Args(**{name: value})

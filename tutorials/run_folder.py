@@ -1,7 +1,6 @@
 """A run folder as doctor.py and the lessons look at it: its curves, its agent, its data."""
 
 import json
-import pkgutil
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 import torch
 from minari.storage import get_dataset_path
 
-from diffusion_ql import find_task, load_agent, load_dataset, read_config, tune_rewards
+from diffusion_ql import find_class, find_task, load_agent, load_dataset, read_config, tune_rewards
 
 # Runs that differ in nothing but these are the same experiment.
 FREE = ("seed", "device", "compile", "out", "resume", "eval_every", "eval_episodes")
@@ -25,7 +24,7 @@ class Run:
     def __init__(self, folder, dataset=None, agent_class=None):
         self.folder = Path(folder).resolve()
         self.config = read_config(folder)
-        self.agent_class = agent_class or pkgutil.resolve_name(self.config["method"])
+        self.agent_class = agent_class or find_class(self.config)
         self.args = self.agent_class.Args(**self.config["settings"])
         self.progress = read_progress(self.folder)
         if dataset is not None:
