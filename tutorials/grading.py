@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from diffusion_ql import Args, Batch, DiffusionPolicy, DiffusionQL
-from toy_experiments.bandit import make_data, measure
+from toy_experiments.bandit import CORNERS, REWARDS, make_data, measure
 from tutorials.mistakes import MISTAKES
 from tutorials.solutions import homework
 
@@ -33,7 +33,7 @@ POINTS = {
 }
 BONUS = "max_q_target"
 BANDIT_SETTINGS = dict(
-    lr=1e-3, critic_lr=1e-3, eta=0.3, hidden_dim=64, batch_size=100, device="cpu"
+    lr=3e-3, critic_lr=3e-3, eta=0.3, hidden_dim=64, batch_size=100, device="cpu"
 )
 
 
@@ -400,10 +400,9 @@ def report(*functions, bandit=None):
 
 
 # ---- Task 5: the bandit, learned by the student's functions --------------------------------------
-MEASURES = {"on_mode": "on a corner", "best_corner": "on the best corner"}
+MEASURES = {"best": "nearest to the best corner", "edge": "at the edge of the square"}
 WORDS = ("more", "fewer", "as many")  # "as many": the share differs by less than 0.1
-TO_PREDICT = f"First predict {' and '.join(MEASURES)}: each of them {', '.join(WORDS[:2])} or "
-TO_PREDICT += f"{WORDS[2]}."
+TO_PREDICT = 'First predict "best" and "edge": each is "more", "fewer" or "as many".'
 
 
 def train_on_bandit(agent_class, prediction=None):
@@ -422,14 +421,17 @@ def train_on_bandit(agent_class, prediction=None):
             agent = agent_class(2, 2, Args(**BANDIT_SETTINGS))
             for _ in range(1000):
                 agent.update(data.sample(agent.args.batch_size))
-            measured = measure(agent.actor.sample(torch.zeros(2000, 2)).detach(), data)
+            with torch.no_grad():
+                actions = agent.actor.sample(torch.zeros(2000, 2))
         except NotImplementedError:
             print("Not done yet.")
             return None
         except Exception as error:  # whatever it is, the student shall read it in one line
             print(f"{type(error).__name__}: {error}")
             return None
-    shares = {name: measured[name] for name in MEASURES}
+    nearest = torch.cdist(actions, CORNERS).argmin(dim=1)
+    best = (nearest == REWARDS.argmax()).float().mean().item()
+    shares = {"best": best, "edge": measure(actions, data)["edge"]}
     for name, share in shares.items():
         print(f"{share:4.0%} of the actions are {MEASURES[name]} ({name})")
     return shares
@@ -442,8 +444,8 @@ def is_complete(prediction):
 def grade_training(trained):
     if trained is None:
         return Result(0, ["Not trained yet."])
-    if trained["best_corner"] < 0.8:
-        return Result(0, ["Fewer than 80 % of the actions are on the best corner."])
+    if trained["best"] < 0.6:
+        return Result(0, ["Fewer than 60 % of the actions are nearest to the best corner."])
     return Result(1, [])
 
 
