@@ -11,7 +11,6 @@ import torch
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from toy_experiments import pictures
 from toy_experiments.bandit import measure
 from tutorials.checks import lesson_1
 from tutorials.grading import Check, with_mistakes
@@ -20,7 +19,7 @@ from tutorials.helpers import committed
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 LOOK = """
 import json
-names = "divergence at_edge on_mode measured thread_width largest_factor gap shares earned"
+names = "divergence on_paper measured thread_width largest_factor gap shares earned"
 found = {name: globals()[name] for name in names.split()}
 found["end"], found["thread ends"] = trained[-1], thread[[0, -1]]
 found["walks"] = list(walks.values())
@@ -49,8 +48,8 @@ def test_the_lesson_runs_and_its_claims_hold(monkeypatch):
     found = json.loads(printed.splitlines()[-1])
 
     assert np.allclose(found["end"], [[0, 0], [0.8, 0.8]], atol=0.06)
-    assert abs(found["at_edge"] - found["measured"]["edge"]) < 0.01
-    assert abs(found["on_mode"] - found["measured"]["on_mode"]) < 0.005
+    assert abs(found["on_paper"]["on the border"] - found["measured"]["on the border"]) < 0.01
+    assert abs(found["on_paper"]["on mode"] - found["measured"]["on mode"]) < 0.005
     (wide, narrow), (wide_back, narrow_back) = found["divergence"].values()
     assert wide < narrow and wide_back > narrow_back
     assert abs(narrow_back - math.log(4)) < 0.01
@@ -60,7 +59,7 @@ def test_the_lesson_runs_and_its_claims_hold(monkeypatch):
     assert found["thread_width"] < 1e-5
     assert np.linalg.norm(np.subtract(*found["thread ends"])) > 1
     assert found["gap"][40] < 3 * found["gap"][0] < found["gap"][-1] / 1e4
-    assert found["largest_factor"] < 15
+    assert found["largest_factor"] < 25
 
     tie = np.array(found["earned"]["5"])
     assert tie[:, 0].max() < 0.6 and tie[:, 1].min() > 2
@@ -74,7 +73,7 @@ def test_what_the_text_says_about_committed_runs():
     shares = {row: np.sort([numbers["on_mode"] for _, numbers in runs[row]]) for row in runs}
     assert shares["mixture of 8"][0] < 0.055 and (shares["mixture of 8"] > 0.99).sum() == 2
     assert shares["CVAE, repaired"].min() > 0.775 and shares["CVAE, repaired"].max() < 0.805
-    assert shares["diffusion"].min() > 0.985 > max(row.min() for row in shares.values() if row[0] < 0.985)
+    assert shares["diffusion"].min() > 0.985 > shares["CVAE"].max()
     noise = torch.randn(100_000, 2)
     best = max(measure((std * noise).tanh()[:20_000])["on_mode"] for std in (1.3, 1.5, 1.7))
     assert shares["MMD"].max() < best + 0.01 < 0.26
