@@ -56,7 +56,8 @@ UNSEEN = "Noise is added at the last step, i = 0."
     "name, hint", [(name, hint) for name in MISTAKES for hint in MISTAKES[name] if hint != UNSEEN]
 )
 def test_each_typical_mistake_costs_a_point_and_is_told_from_all_others(name, hint):
-    assert grade(with_mistakes(name, [hint])) == (POINTS[name] - 1, [hint])
+    mistaken = with_mistakes(SOLUTIONS[name], [MISTAKES[name][hint]])
+    assert grade(mistaken) == (POINTS[name] - 1, [hint])
 
 
 # ---- Students: functions written otherwise than the solution -------------------------------------
