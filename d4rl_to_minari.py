@@ -159,7 +159,8 @@ def why_not(name):
     if name.endswith(("-v0", "-v1")) and f"{name[:-3]}-v2" in SOURCES:
         return f"{name} does not say where its episodes are cut off: --env {name[:-3]}-v2 does"
     nearest = ", ".join(difflib.get_close_matches(name, SOURCES, n=4, cutoff=0))
-    return f"D4RL has no {name!r} that fits a simulator of today; nearest: {nearest}"
+    hint = "of an .hdf5 file: see python d4rl_to_minari.py --help"
+    return f"D4RL has no {name!r} that fits a simulator of today; nearest: {nearest}; {hint}"
 
 
 def download(file):

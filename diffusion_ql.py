@@ -8,24 +8,19 @@ python diffusion_ql.py --evaluate RUN --episodes 100    # score a saved agent on
 """
 
 import copy
-import difflib
 import importlib
 import json
 import math
-import pydoc
-import re
-import shutil
+import pkgutil
 import subprocess
 import sys
 import time
-import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from types import MethodType
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -75,26 +70,31 @@ class Args:
 
     def __new__(cls, **given):
         args = super().__new__(cls)
-        args.given = given  # what was asked for: it goes before the task's settings
+        args.given = given  # what was asked for, to tell it from what is a default
         return args
 
     def __post_init__(self):
-        for name, value in find_task(self.env)[0].items():
-            if name not in self.given and name in Args.__dataclass_fields__:
+        """What is not given comes from the run to resume, or from the task's row in TASKS."""
+        defaults, _ = find_task(self.env)
+        if self.resume:
+            defaults = read_config(self.resume)["settings"]
+        for name, value in defaults.items():
+            if name not in self.given and name in vars(self):
                 setattr(self, name, value)
-        may_be_zero = "seed eval_every eta discount grad_norm tau ema_decay ema_start top_k".split()
+            elif self.resume and name not in MAY_CHANGE and self.given.get(name, value) != value:
+                raise ValueError(f"a run keeps its settings: {name} cannot change")
         for field in fields(Args):
             value = getattr(self, field.name)
-            option = "--" + field.name.replace("_", "-")
             choices = get_args(field.type)
             if choices and value not in choices:
-                raise ValueError(f"{option} {value}: give one of {', '.join(choices)}")
-            if field.type is int and not isinstance(value, int):
-                raise ValueError(f"{option} {value}: give a whole number")
-            if field.type in (int, float) and not 0 <= value < math.inf:
-                raise ValueError(f"{option} {value}: give a number that is not negative")
-            if field.type in (int, float) and value == 0 and field.name not in may_be_zero:
-                raise ValueError(f"{option} {value}: give a number above 0")
+                raise ValueError(f"{field.name} {value!r}: give one of {choices}")
+            lowest = 0 if field.name in MAY_BE_ZERO else sys.float_info.min
+            if field.type in (int, float) and not lowest <= value < math.inf:
+                raise ValueError(f"{field.name} {value}: give a positive number")
+
+
+MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # when resumed
+MAY_BE_ZERO = "seed eval_every eta discount grad_norm tau ema_decay ema_start top_k".split()
 
 
 class Batch(NamedTuple):
@@ -298,14 +298,16 @@ class DiffusionQL(nn.Module):
 
     def critic_loss(self, batch):
         """Eq. 4: both critics regress on the same target. Returns (loss, metrics)."""
-        n = (
-            10 if self.args.max_q_backup else 1
-        )  # each target critic takes its own best of n actions
+        n = 10 if self.args.max_q_backup else 1  # each critic takes its own best of n actions
         with torch.no_grad():
             states = batch.next_state.repeat_interleave(n, dim=0)
             q = torch.stack(self.critic_target(states, self.ema_actor.sample(states)))
             next_q = q.view(len(q), -1, n).amax(dim=2).amin(dim=0)[:, None]
             target = batch.reward + self.args.discount * batch.not_done * next_q
+        return self.regress(batch, target)
+
+    def regress(self, batch, target):
+        """The loss of both critics on a target (B, 1). Returns (loss, metrics)."""
         q1, q2 = self.critic(batch.state, batch.action)
         loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
         return loss, {"critic_loss": loss, "q": q1.mean()}
@@ -370,15 +372,6 @@ class DiffusionQL(nn.Module):
     def device(self):
         return next(self.parameters()).device
 
-    def parts(self):
-        """What a checkpoint holds, {name: part}: the networks, and each attribute, also of a fork,
-        that has a state (optimizers, schedules) or is a number or a tensor."""
-        parts = {"networks": self}
-        for name, value in vars(self).items():
-            if hasattr(value, "state_dict") or type(value) in (int, float, bool, torch.Tensor):
-                parts[name] = value
-        return parts
-
 
 @torch.no_grad()
 def move_average(average, network, share):
@@ -399,55 +392,46 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    # --- What is trained, on what, and where it is kept ---
-    own_data = dataset is not None
-    if args.resume:
-        args = settings_to_resume(args, agent_class, own_data)
-    check_device(args.device)
+    # --- The data, the agent, and the run folder ---
+    env = "" if dataset else args.env  # data of your own has no name by which it could be loaded
     dataset = dataset or load_dataset(args.env)
-    data = Batch(*[column.to(args.device) for column in dataset.transitions])
+    try:
+        data = Batch(*[column.to(args.device) for column in dataset.transitions])
+    except Exception as error:  # every kind of device fails in its own way
+        raise ValueError(f"PyTorch cannot use --device {args.device}: {error}") from error
     data = data._replace(reward=tune_rewards(data.reward, args.reward_tune))
-    if len(data.state) < args.batch_size:
-        raise ValueError("fewer transitions than --batch-size: give a smaller --batch-size")
     torch.manual_seed(args.seed)
     agent = agent_class(dataset.state_dim, dataset.action_dim, args).to(args.device)
     agent.prepare(data)
     check_optimizers(agent)
     log = {"rows": [], "returns": [], "sums": {}}  # sums: of metrics since the last evaluation
-    folder = open_folder(args)
-    load_checkpoint(folder, agent, log)
-    write_config(folder, agent, dataset, own_data)
+    folder = open_folder(agent, dataset, env)
+    if (folder / "checkpoint.pt").exists():
+        load_checkpoint(folder, agent, log)
     compile_losses(agent)
 
-    # --- Algorithm 1, with a checkpoint before each evaluation and every minute. A run that was
-    #     stopped while it was evaluated begins with that evaluation ---
+    # --- Algorithm 1, with a checkpoint every minute and at each evaluation ---
     eval_every = args.eval_every or min(50_000, max(1, args.steps // 10))
     saved_at = time.monotonic()
     bar = progress_bar(total=args.steps, initial=agent.step)
     with bar, SummaryWriter(folder, purge_step=agent.step + 1) as board:
-        for step in range(agent.step, args.steps + 1):
-            is_due = step == args.steps or (step > 0 and step % eval_every == 0)
-            if is_due and step not in [row["step"] for row in log["rows"]]:
-                save_checkpoint(folder, agent, log)
+        for step in range(agent.step + 1, args.steps + 1):
+            metrics = agent.update(data.sample(args.batch_size))
+            agent.step = step  # for a fork whose `update` does not count
+            add_metrics(metrics, log["sums"], board, step)
+            is_due = step % eval_every == 0
+            if is_due:
                 evaluate_and_record(agent, dataset, folder, log, board)
-            elif time.monotonic() - saved_at > SAVE_SECONDS:
+            if is_due or time.monotonic() - saved_at > SAVE_SECONDS:
                 save_checkpoint(folder, agent, log)
                 saved_at = time.monotonic()
-            if step < args.steps:
-                metrics = agent.update(data.sample(args.batch_size))
-                agent.step = step + 1  # for a fork whose `update` does not count
-                add_metrics(metrics, log, board, agent.step)
-                bar.update()
-    save_checkpoint(folder, agent, log)
-    return finish(args, folder, log)
-
-
-def check_device(name):
-    try:
-        torch.zeros(1, device=name)
-    except Exception as error:  # every kind of device fails in its own way
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"PyTorch cannot use --device {name}: {reason}") from error
+            bar.update()
+        if not log["rows"] or log["rows"][-1]["step"] < agent.step:
+            evaluate_and_record(agent, dataset, folder, log, board)
+            save_checkpoint(folder, agent, log)
+    result = select(log["rows"], args.top_k)
+    write_json(folder / "result.json", result)
+    return result
 
 
 def check_optimizers(agent):
@@ -458,8 +442,7 @@ def check_optimizers(agent):
             trained.update(group["params"])
     for name, parameter in agent.named_parameters():
         if parameter.requires_grad and parameter not in trained:
-            hint = "replace networks in make_policy, keep optimizers as attributes"
-            raise ValueError(f"no optimizer trains {name}: {hint}")
+            raise ValueError(f"no optimizer trains {name}: replace networks in make_policy")
 
 
 def compile_losses(agent):
@@ -468,201 +451,155 @@ def compile_losses(agent):
     if mode == "off":
         return
     try:
-        torch.compile(lambda x: x + 1, mode=mode)(torch.zeros(1, device=agent.device))
+        torch.compile(torch.neg, mode=mode)(torch.zeros(1, device=agent.device))
     except Exception as error:  # no compiler, or a broken one
         print("not compiled, because torch.compile fails here:", str(error).splitlines()[0])
         return
     for name in ("critic_loss", "policy_loss"):
         compiled = torch.compile(getattr(type(agent), name), mode=mode)
-        setattr(agent, name, MethodType(compiled, agent))  # bound so, deepcopy binds it anew
+        setattr(agent, name, partial(compiled, agent))  # a deepcopy of it is bound to the copy
 
 
-def add_metrics(metrics, log, board, step):
+@torch.no_grad()
+def add_metrics(metrics, sums, board, step):
     """Adds an update's metrics to the sums; every 100 steps they go to TensorBoard, too."""
     for name, value in metrics.items():
-        value = torch.as_tensor(value).detach()
-        if name in ("step", "score", "score_std", "return") or value.numel() != 1:
-            problem = f"is not one number, or progress.csv has a column {name} already"
-            raise ValueError(f"metric {name} {problem}")
-        total, count = log["sums"].get(name, (0.0, 0))
-        log["sums"][name] = (total + value, count + 1)
+        total, count = sums.get(name, (0.0, 0))
+        sums[name] = (total + value, count + 1)
         if step % 100 == 0:
             board.add_scalar(f"losses/{name}", value, step)
-    if step % 100 == 0:
-        check_finite(log, step)
 
 
-def check_finite(log, step):
-    """Raises FloatingPointError if a metric has not been finite since the last evaluation."""
-    for name, (total, _) in log["sums"].items():
-        if not math.isfinite(total):
-            raise FloatingPointError(f"{name} is {total} at step {step}: try lower --lr or --eta")
+def means(sums):
+    """{name: mean} of metrics. Raises FloatingPointError if one is not finite."""
+    result = {}
+    for name, (total, count) in sums.items():
+        result[name] = float(total / count)
+        if not math.isfinite(result[name]):
+            raise FloatingPointError(f"{name} is {result[name]}: try a lower --lr or --eta")
+    return result
 
 
 def evaluate_and_record(agent, dataset, folder, log, board):
     """Saves and scores the agent as it is now: a row in progress.csv and in returns.csv."""
     import pandas as pd
-    from matplotlib.figure import Figure
 
-    step = agent.step
-    (folder / "agents").mkdir(exist_ok=True)
-    write(folder / "agents" / f"{step}.pt", partial(torch.save, agent.state_dict()))
-    row = {"step": step}
+    args = agent.args
+    metrics = means(log["sums"])
+    row = {"step": agent.step}
     if dataset.env_spec is None:
-        tqdm.write(f"step {step:9,}: not scored, as the data names no environment")
+        tqdm.write(f"step {agent.step:,}: not scored, as the data names no environment")
     else:
-        returns = evaluate(agent, dataset, agent.args.eval_episodes, (agent.args.seed, step))
+        returns = evaluate(agent, dataset, args.eval_episodes, (args.seed, agent.step))
         scores = dataset.score(returns)
-        tqdm.write(f"step {step:9,}: score {scores.mean():.1f} ± {scores.std():.1f}")
-        row.update(score=float(scores.mean()), score_std=float(scores.std()))
+        row["score"] = float(scores.mean())
+        row["score_std"] = float(scores.std())
         row["return"] = float(returns.mean())
-        board.add_scalar("charts/score", row["score"], step)
-        log["returns"].append({"step": step, **dict(enumerate(returns.tolist()))})
-    for name, (total, count) in log["sums"].items():
-        row[name] = float(total / count)
+        tqdm.write(f"step {agent.step:,}: score {row['score']:.1f} ± {row['score_std']:.1f}")
+        board.add_scalar("charts/score", row["score"], agent.step)
+        log["returns"].append({"step": agent.step, **dict(enumerate(returns.tolist()))})
+        table = pd.DataFrame(log["returns"])
+        write(folder / "returns.csv", partial(table.to_csv, index=False))
+    log["rows"].append({**metrics, **row})
     log["sums"].clear()
-    log["rows"].append(row)
-
     table = pd.DataFrame(log["rows"]).set_index("step")
     write(folder / "progress.csv", table.to_csv)
-    if log["returns"]:
-        write(folder / "returns.csv", partial(pd.DataFrame(log["returns"]).to_csv, index=False))
-    figure = Figure(figsize=(8, 16), layout="constrained")
-    table.plot(subplots=True, marker=".", ax=figure.subplots(table.shape[1]))
-    write(folder / "curves.png", figure.savefig)
+    write(folder / "agents" / f"{agent.step}.pt", partial(torch.save, agent.state_dict()))
 
 
-def finish(args, folder, log):
-    """Writes and returns the last evaluation, the best (online) and that by L_d (offline)."""
-    rows = log["rows"]
-    result = {"final": rows[-1], "online": None, "offline": None}
+def select(rows, top_k):
+    """The last evaluation, the best one (online), and the one that L_d alone selects (offline)."""
+    result = {"final": rows[-1]}
     if "score" in rows[-1]:
         result["online"] = max(rows, key=lambda row: row["score"])
-        print("final score:", round(rows[-1]["score"], 1))
     by_loss = [row for row in rows if "bc_loss" in row]
     if by_loss:
         by_loss.sort(key=lambda row: row["bc_loss"])
-        result["offline"] = by_loss[: args.top_k + 1][-1]
-    write(folder / "result.json", partial(save_json, result))
+        result["offline"] = by_loss[: top_k + 1][-1]
     return result
 
 
 # ---- Run folders ---------------------------------------------------------------------------------
-def open_folder(args):
-    """The run folder. Raises ValueError if it holds another run, OSError if it cannot be made."""
+def open_folder(agent, dataset, env):
+    """Makes or opens the run folder, and writes config.json. Raises ValueError, OSError."""
+    args = agent.args
     name = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(args.resume or args.out or Path("runs", args.env or "own-data", name))
+    folder = Path(args.resume or args.out or Path("runs", env or "own-data", name))
+    packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+    config = {
+        "method": f"{type(agent).__module__}.{type(agent).__qualname__}",
+        "settings": {**asdict(args), "env": env, "out": "", "resume": ""},
+        "dims": [dataset.state_dim, dataset.action_dim],
+        "versions": {package: version(package) for package in packages},
+        "commit": subprocess.getoutput(f"git -C '{Path(__file__).parent}' describe --always"),
+    }
+    if args.resume and read_config(folder)["method"] != config["method"]:
+        raise ValueError(f"{folder} was made by {read_config(folder)['method']}: give that class")
     if (folder / "config.json").exists() and not args.resume:
         raise ValueError(f"{folder} holds a run already: --resume it, or give another --out")
-    folder.mkdir(parents=True, exist_ok=bool(args.resume or args.out))
+    (folder / "agents").mkdir(parents=True, exist_ok=bool(args.resume or args.out))
+    write_json(folder / "config.json", config)
     print("run folder:", folder)
     return folder
 
 
-def write_config(folder, agent, dataset, own_data):
-    """Writes config.json: what `read_run` needs to bring the agent back, and what made it."""
-    packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-    config = {
-        "method": method_name(type(agent)),
-        "settings": asdict(agent.args),
-        "dims": [dataset.state_dim, dataset.action_dim],
-        "own_data": own_data,
-        "versions": {package: version(package) for package in packages},
-    }
-    if Path(__file__).with_name(".git").exists() and shutil.which("git"):
-        git = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
-        config["commit"] = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    write(folder / "config.json", partial(save_json, config))
-
-
-def method_name(agent_class):
-    """The name under which pydoc.locate finds a method again, such as forks.EDP."""
-    return f"{agent_class.__module__}.{agent_class.__qualname__}"
-
-
-def read_run(folder, agent_class=None):
-    """The class of a run's agent, its settings, and its config.json. Raises ValueError."""
-    try:
-        config = json.loads(Path(folder, "config.json").read_text())
-        method, settings = config["method"], config["settings"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
-    try:
-        agent_class = agent_class or pydoc.locate(method)
-    except pydoc.ErrorDuringImport as error:
-        raise ValueError(f"{folder} was made by {method}: {error.value}") from error
-    if agent_class is None or method_name(agent_class) != method:
-        raise ValueError(f"{folder} was made by {method}: that class is needed, and is not here")
-    return agent_class, agent_class.Args(**settings), config
-
-
-def settings_to_resume(args, agent_class, own_data):
-    """The settings of the run args.resume, except for those of `args` that may change."""
-    _, saved, config = read_run(args.resume, agent_class)
-    if config["own_data"] and not own_data:
-        raise ValueError(f"{args.resume} has its own data: train(Args(resume=...), dataset)")
-    free = ("steps", "eval_every", "eval_episodes", "device", "compile")
-    for name, value in args.given.items():
-        if name not in free and value not in (getattr(saved, name), args.resume):
-            raise ValueError(f"a run keeps its settings: {name} cannot change, only {free} can")
-    changes = {name: value for name, value in args.given.items() if name in free}
-    return replace(saved, **changes, resume=args.resume)
+def read_config(folder):
+    path = Path(folder, "config.json")
+    if not path.exists():
+        raise ValueError(f"{folder} is no run folder: it has no config.json")
+    return json.loads(path.read_text())
 
 
 def save_checkpoint(folder, agent, log):
-    """All that `train` needs to go on as if it had never stopped, but never a broken agent."""
-    check_finite(log, agent.step)
-    state = {"method": method_name(type(agent)), "agent": {}, "log": log}
+    """Saves all that `train` needs to go on as if it had never stopped, but no broken agent.
+
+    Of the agent, that is its networks, and those of its attributes, also a fork's, that are
+    optimizers, schedules, numbers or tensors.
+    """
+    means(log["sums"])  # raises FloatingPointError
+    state = {"networks": agent.state_dict(), "attributes": {}, "log": log}
+    for name, value in vars(agent).items():
+        if hasattr(value, "state_dict"):
+            state["attributes"][name] = value.state_dict()
+        elif isinstance(value, (int, float, torch.Tensor)):
+            state["attributes"][name] = value
     state["random"] = torch.get_rng_state()
-    for name, part in agent.parts().items():
-        state["agent"][name] = part.state_dict() if hasattr(part, "state_dict") else part
     if agent.device.type == "cuda":
         state["random_cuda"] = torch.cuda.get_rng_state(agent.device)
     write(folder / "checkpoint.pt", partial(torch.save, state))
 
 
 def load_checkpoint(folder, agent, log):
-    """Brings agent and log to where checkpoint.pt, if there is one, was saved."""
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, value in state["agent"].items():
-            part = agent if name == "networks" else getattr(agent, name, None)
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(value)
-            else:
-                setattr(agent, name, value)
-    except Exception as error:  # of PyTorch, in many forms
-        raise ValueError(f"{path} is damaged, or of another agent: {error}") from error
-    if agent.step > agent.args.steps:
-        raise ValueError(f"{folder} has made {agent.step} steps: give --steps of at least that")
+    state = torch.load(folder / "checkpoint.pt", map_location=agent.device, weights_only=True)
+    agent.load_state_dict(state["networks"])
+    for name, value in state["attributes"].items():
+        if isinstance(value, dict):
+            getattr(agent, name).load_state_dict(value)
+        else:
+            setattr(agent, name, value)
     log.update(state["log"])
-    torch.set_rng_state(state["random"])
+    torch.set_rng_state(state["random"].cpu())
     if agent.device.type == "cuda" and "random_cuda" in state:
-        torch.cuda.set_rng_state(state["random_cuda"], agent.device)
+        torch.cuda.set_rng_state(state["random_cuda"].cpu(), agent.device)
 
 
 def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
     which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
-    is defined in a notebook. Raises ValueError.
+    is defined in a notebook. Raises ValueError for what is not there, ImportError for the class.
     """
-    agent_class, args, config = read_run(folder, agent_class)
+    config = read_config(folder)
+    agent_class = agent_class or pkgutil.resolve_name(config["method"])
+    agent = agent_class(*config["dims"], agent_class.Args(**config["settings"]))
     result = Path(folder, "result.json")
-    if which in ("final", "online", "offline") and result.exists():
-        which = (json.loads(result.read_text())[which] or {"step": which})["step"]
+    if result.exists():
+        which = json.loads(result.read_text()).get(which, {"step": which})["step"]
     path = Path(folder, "agents", f"{which}.pt")
     if not path.exists():
-        steps = sorted(int(other.stem) for other in path.parent.glob("[0-9]*.pt"))
-        raise ValueError(f"{folder} has no agent {which}: give one of its steps, {steps}")
-    agent = agent_class(*config["dims"], args)
-    try:
-        agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # of PyTorch, in many forms
-        raise ValueError(f"{path} is damaged, or of another agent: {error}") from error
+        steps = sorted(int(saved.stem) for saved in path.parent.glob("[0-9]*.pt"))
+        raise ValueError(f"no agent {which!r} in {folder}: give a step of {steps}")
+    agent.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     agent.step = int(which)
     return agent
 
@@ -674,8 +611,9 @@ def write(path, save_to):
     unfinished.replace(path)
 
 
-def save_json(content, path):
-    path.write_text(json.dumps(content, indent=2))
+def write_json(path, content):
+    text = json.dumps(content, indent=2)
+    write(path, lambda unfinished: unfinished.write_text(text))
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
@@ -687,8 +625,6 @@ def evaluate(agent, dataset, episodes=10, seed=0):
     """
     if dataset.env_spec is None:
         raise ValueError("no scores: the dataset names no environment to play episodes in")
-    if episodes < 1:
-        raise ValueError(f"{episodes} episodes: give at least 1")
     device = getattr(agent, "device", torch.device("cpu"))
     noise_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + episodes).tolist()
     while len(dataset.envs) < min(10, episodes):  # more take too much memory: some have 80 MB each
@@ -697,13 +633,13 @@ def evaluate(agent, dataset, episodes=10, seed=0):
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         for first in range(0, episodes, 10):
-            group = seeds[first : first + 10]
-            returns += play(agent, dataset.envs[: len(group)], group, device, dataset.ends_at_goal)
+            returns += play(agent, dataset, seeds[first : first + 10], device)
     return np.array(returns)
 
 
-def play(agent, envs, seeds, device, ends_at_goal):
-    """The return of an episode in each environment. As in D4RL, kitchen counts finished tasks."""
+def play(agent, dataset, seeds, device):
+    """The return of an episode for each seed. As in D4RL, kitchen counts finished tasks."""
+    envs = dataset.envs[: len(seeds)]
     states = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
     returns = np.zeros(len(envs))
     is_running = np.ones(len(envs), bool)
@@ -714,7 +650,7 @@ def play(agent, envs, seeds, device, ends_at_goal):
             returns[i] += reward
             if "episode_task_completions" in info:
                 returns[i] = len(info["episode_task_completions"])
-            is_running[i] = not (terminated or truncated or (ends_at_goal and reward > 0))
+            is_running[i] = not (terminated or truncated or (dataset.ends_at_goal and reward > 0))
     return returns.tolist()
 
 
@@ -726,17 +662,20 @@ def make_env(spec, **options):
     ImportError if it cannot be made.
     """
     env = gym.make(spec, **options)
-    actions = env.action_space
-    if not isinstance(actions, gym.spaces.Box) or actions.shape[1:] or not actions.is_bounded():
-        raise ValueError(f"{env.spec.id}: actions must be bounded, continuous vectors: {actions}")
+    check_action_space(env.action_space)
     if env.spec.max_episode_steps is None:
         env = gym.wrappers.TimeLimit(env, 1000)
     state = flat_state(env.observation_space.sample())
     if state.ndim != 1:
-        raise ValueError(f"{env.spec.id}: states must be vectors, not {env.observation_space}")
+        raise ValueError(f"states must be vectors, not of {env.observation_space}")
     space = gym.spaces.Box(-np.inf, np.inf, state.shape, np.float32)
     env = gym.wrappers.TransformObservation(env, flat_state, space)
     return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+
+
+def check_action_space(space):
+    if not isinstance(space, gym.spaces.Box) or space.shape[1:] or not space.is_bounded():
+        raise ValueError(f"actions must be bounded, continuous vectors, not of {space}")
 
 
 def flat_state(observation):
@@ -745,81 +684,75 @@ def flat_state(observation):
     Goal tasks: achieved goal, observation, desired goal; kitchen's goals never change, and are left
     out. Raises ValueError for other structures.
     """
-    if isinstance(observation, dict):
-        names = ("achieved_goal", "observation", "desired_goal")
-        if "observation" not in observation or set(observation) - set(names):
-            raise ValueError(f"states must be vectors, not dicts of {', '.join(observation)}")
+    names = ("achieved_goal", "observation", "desired_goal")
+    if isinstance(observation, dict) and set(observation) <= set(names):
         parts = [observation.get(name) for name in names]
-        parts = [part for part in parts if isinstance(part, np.ndarray)]
-        observation = np.concatenate(parts, axis=-1)
-    if isinstance(observation, tuple):
-        raise ValueError("states must be vectors, not tuples: flatten them")
+        observation = np.concatenate([part for part in parts if isinstance(part, np.ndarray)], -1)
+    if isinstance(observation, (dict, tuple)):
+        raise ValueError(f"states must be vectors, not {type(observation).__name__}s: flatten them")
     return np.asarray(observation, np.float32)
 
 
 # ---- The paper's tasks, and their data -----------------------------------------------------------
-# d4rl: version of D4RL's data; minari: folder of Minari's; returns: those that score 0 and 100
+# folder, minari: ids of Minari's datasets, such as mujoco/hopper/medium-v0; d4rl: version of D4RL's
+# own data; returns: those that score 0 and 100; all others: settings, those of the release
 GYM = dict(d4rl="v2", compile="default", steps=2_000_000)
-CHEETAH = dict(GYM, minari="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
-HOPPER = dict(GYM, minari="mujoco/hopper", returns=(-20.272305, 3234.3))
-WALKER2D = dict(GYM, minari="mujoco/walker2d", returns=(1.629008, 4592.3))
+CHEETAH = dict(GYM, folder="mujoco/halfcheetah", returns=(-280.178953, 12135.0))
+HOPPER = dict(GYM, folder="mujoco/hopper", returns=(-20.272305, 3234.3))
+WALKER2D = dict(GYM, folder="mujoco/walker2d", returns=(1.629008, 4592.3))
 GOALS = dict(compile="default", eval_episodes=100)
-MAZE = dict(GOALS, d4rl="v0", minari="D4RL/antmaze", returns=(0, 1), max_q_backup=True)
+MAZE = dict(GOALS, d4rl="v0", folder="D4RL/antmaze", returns=(0, 1), max_q_backup=True)
 MAZE.update(reward_tune="cql_antmaze")
-KITCHEN = dict(GOALS, d4rl="v0", minari="D4RL/kitchen", returns=(0, 4), eta=0.005)
+KITCHEN = dict(GOALS, d4rl="v0", folder="D4RL/kitchen", returns=(0, 4), eta=0.005)
 KITCHEN.update(eval_every=50_000)
-PEN = dict(GOALS, d4rl="v1", minari="D4RL/pen", returns=(96.262799, 3076.833102))
+PEN = dict(GOALS, d4rl="v1", folder="D4RL/pen", returns=(96.262799, 3076.833102))
 PEN.update(lr=3e-5, reward_tune="normalize")
-BANDIT = dict(minari="toy", steps=5000, batch_size=100, hidden_dim=128, eta=2.5)
+BANDIT = dict(folder="toy", steps=5000, batch_size=100, hidden_dim=128, eta=2.5)
 BANDIT.update(lr=1e-2, critic_lr=1e-2, lr_decay=True, grad_norm=0.0)
 BANDIT.update(eval_every=1000, eval_episodes=200)
 # fmt: off
-TASKS = {  # Minari's parts, and the settings of the release; two-roads and the experts are ours
-    "halfcheetah-medium":        dict(CHEETAH,  parts="medium-v0", grad_norm=9, top_k=1),
-    "hopper-medium":             dict(HOPPER,   parts="medium-v0", grad_norm=9, top_k=2),
-    "walker2d-medium":           dict(WALKER2D, parts="medium-v0", grad_norm=1, top_k=1),
-    "halfcheetah-medium-replay": dict(CHEETAH,  parts="", grad_norm=2, top_k=0),  # only D4RL's
-    "hopper-medium-replay":      dict(HOPPER,   parts="", grad_norm=4, top_k=2),
-    "walker2d-medium-replay":    dict(WALKER2D, parts="", grad_norm=4, top_k=1),
-    "halfcheetah-medium-expert": dict(CHEETAH,  parts="medium-v0 expert-v0", grad_norm=7, top_k=0),
-    "hopper-medium-expert":      dict(HOPPER,   parts="medium-v0 expert-v0", grad_norm=5, top_k=2),
-    "walker2d-medium-expert":    dict(WALKER2D, parts="medium-v0 expert-v0", grad_norm=5, top_k=1),
-    "halfcheetah-expert":        dict(CHEETAH,  parts="expert-v0", grad_norm=7, top_k=0),
-    "hopper-expert":             dict(HOPPER,   parts="expert-v0", grad_norm=5, top_k=2),
-    "walker2d-expert":           dict(WALKER2D, parts="expert-v0", grad_norm=5, top_k=1),
-    "antmaze-umaze":          dict(MAZE, parts="umaze-v1", eta=0.5, grad_norm=2, top_k=2,
+TASKS = {  # those of the paper; the experts and two-roads are ours
+    "halfcheetah-medium":        dict(CHEETAH,  minari="medium-v0", grad_norm=9, top_k=1),
+    "hopper-medium":             dict(HOPPER,   minari="medium-v0", grad_norm=9, top_k=2),
+    "walker2d-medium":           dict(WALKER2D, minari="medium-v0", grad_norm=1, top_k=1),
+    "halfcheetah-medium-replay": dict(CHEETAH,  minari="", grad_norm=2, top_k=0),
+    "hopper-medium-replay":      dict(HOPPER,   minari="", grad_norm=4, top_k=2),
+    "walker2d-medium-replay":    dict(WALKER2D, minari="", grad_norm=4, top_k=1),
+    "halfcheetah-medium-expert": dict(CHEETAH,  minari="medium-v0 expert-v0", grad_norm=7, top_k=0),
+    "hopper-medium-expert":      dict(HOPPER,   minari="medium-v0 expert-v0", grad_norm=5, top_k=2),
+    "walker2d-medium-expert":    dict(WALKER2D, minari="medium-v0 expert-v0", grad_norm=5, top_k=1),
+    "halfcheetah-expert":        dict(CHEETAH,  minari="expert-v0", grad_norm=7, top_k=0),
+    "hopper-expert":             dict(HOPPER,   minari="expert-v0", grad_norm=5, top_k=2),
+    "walker2d-expert":           dict(WALKER2D, minari="expert-v0", grad_norm=5, top_k=1),
+    "antmaze-umaze":          dict(MAZE, minari="umaze-v1", eta=0.5, grad_norm=2, top_k=2,
                                    max_q_backup=False),
-    "antmaze-umaze-diverse":  dict(MAZE, parts="umaze-diverse-v1", eta=2.0, grad_norm=3, top_k=2),
-    "antmaze-medium-play":    dict(MAZE, parts="medium-play-v1", eta=2.0, grad_norm=2, top_k=1,
+    "antmaze-umaze-diverse":  dict(MAZE, minari="umaze-diverse-v1", eta=2.0, grad_norm=3, top_k=2),
+    "antmaze-medium-play":    dict(MAZE, minari="medium-play-v1", eta=2.0, grad_norm=2, top_k=1,
                                    lr=1e-3),
-    "antmaze-medium-diverse": dict(MAZE, parts="medium-diverse-v1", eta=3.0, grad_norm=1, top_k=1),
-    "antmaze-large-play":     dict(MAZE, parts="large-play-v1", eta=4.5, grad_norm=10, top_k=2),
-    "antmaze-large-diverse":  dict(MAZE, parts="large-diverse-v1", eta=3.5, grad_norm=7, top_k=1),
-    "pen-human":        dict(PEN, parts="human-v2", eta=0.15, grad_norm=7, top_k=2),
-    "pen-cloned":       dict(PEN, parts="cloned-v2", eta=0.1, grad_norm=8, top_k=2),
-    "kitchen-complete": dict(KITCHEN, parts="complete-v2", grad_norm=9, top_k=2, steps=250_000),
-    "kitchen-partial":  dict(KITCHEN, parts="partial-v2", grad_norm=10, top_k=2),
-    "kitchen-mixed":    dict(KITCHEN, parts="mixed-v2", grad_norm=10, top_k=0),
-    "two-roads":        dict(parts="two-roads-v1", minari="toy", compile="default", steps=9000,
+    "antmaze-medium-diverse": dict(MAZE, minari="medium-diverse-v1", eta=3.0, grad_norm=1, top_k=1),
+    "antmaze-large-play":     dict(MAZE, minari="large-play-v1", eta=4.5, grad_norm=10, top_k=2),
+    "antmaze-large-diverse":  dict(MAZE, minari="large-diverse-v1", eta=3.5, grad_norm=7, top_k=1),
+    "pen-human":        dict(PEN, minari="human-v2", eta=0.15, grad_norm=7, top_k=2),
+    "pen-cloned":       dict(PEN, minari="cloned-v2", eta=0.1, grad_norm=8, top_k=2),
+    "kitchen-complete": dict(KITCHEN, minari="complete-v2", grad_norm=9, top_k=2, steps=250_000),
+    "kitchen-partial":  dict(KITCHEN, minari="partial-v2", grad_norm=10, top_k=2),
+    "kitchen-mixed":    dict(KITCHEN, minari="mixed-v2", grad_norm=10, top_k=0),
+    "two-roads":        dict(minari="two-roads-v1", folder="toy", compile="default", steps=9000,
                              eval_every=3000, eval_episodes=100, hidden_dim=128, lr=1e-3,
                              critic_lr=1e-3, discount=0.97, tau=0.02, ema_decay=0.98),
-    "bandit":           dict(BANDIT, parts="bandit-v0"),
-    "bandit-close":     dict(BANDIT, parts="bandit-close-v0"),
-    "bandit-tie":       dict(BANDIT, parts="bandit-tie-v0"),
+    "bandit":           dict(BANDIT, minari="bandit-v0"),
+    "bandit-close":     dict(BANDIT, minari="bandit-close-v0"),
+    "bandit-tie":       dict(BANDIT, minari="bandit-tie-v0"),
 }
 # fmt: on
 
 
 def find_task(env):
-    """The row of TASKS, or {}, and the Minari datasets of a name.
-
-    hopper-medium-expert is two of Minari's; hopper-medium-v2 is D4RL's own, converted to
-    d4rl/hopper/medium-v2; mujoco/hopper/medium-v0 has the settings of its row.
-    """
+    """The row of TASKS (or {}) and the ids of the Minari datasets that --env means."""
     for task, row in TASKS.items():
-        minari_ids = [f"{row['minari']}/{part}" for part in row["parts"].split()]
+        minari_ids = [f"{row['folder']}/{name}" for name in row["minari"].split()]
         d4rl_name = f"{task}-{row.get('d4rl', '')}"
-        d4rl_id = "d4rl/" + d4rl_name.replace("-", "/", 1)
+        d4rl_id = "d4rl/" + d4rl_name.replace("-", "/", 1)  # where D4RL's data is converted to
         if env == task and minari_ids:
             return row, minari_ids
         if env in minari_ids:
@@ -836,15 +769,14 @@ def load_dataset(env):
     row, minari_ids = find_task(env)
     episodes = []
     for minari_id in minari_ids:
-        dataset = open_minari(minari_id)
         try:
+            dataset = open_minari(minari_id)
             for episode in dataset.iterate_episodes():
                 states = flat_state(episode.observations)
                 columns = (states[:-1], episode.actions, states[1:], episode.rewards)
                 episodes.append((*columns, episode.terminations))
-        except (OSError, KeyError) as error:
-            path = dataset.spec.data_path
-            raise ValueError(f"{path} is damaged ({error}): delete it and run again") from error
+        except Exception as error:  # files, Minari's hosts and makers fail in many ways
+            raise ValueError(f"cannot load {minari_id}: {error}") from error
     columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
     env_spec = evaluation_spec(dataset)
     if env_spec is None:
@@ -854,78 +786,51 @@ def load_dataset(env):
     return Dataset(*columns, env=env_spec, reference=row.get("returns", own_returns))
 
 
+MAKERS = {  # what makes the datasets whose ids begin like this: files beside this one
+    "toy/two-roads": "toy_experiments.two_roads",
+    "toy/bandit": "toy_experiments.bandit",
+    "d4rl/": "d4rl_to_minari",
+}
+
+
 def open_minari(name):
-    """A Minari dataset. If it is missing, a file beside this one makes it, or it is downloaded."""
+    """A Minari dataset, which is made or downloaded if it is not here."""
     sys.modules["farama_notifications"] = None  # or gymnasium-robotics prints news
     import gymnasium_robotics
     import minari
     from minari.storage import get_dataset_path
 
     gym.register_envs(gymnasium_robotics)
-    minari_id = re.sub(r"^\w+://[^/]+/", "", name)  # hf://owner/my/data-v0 becomes my/data-v0
-    if "/" not in name and not get_dataset_path(name).exists():
-        if not re.search(r"-.+-v\d+$", name):
-            nearest = ", ".join(difflib.get_close_matches(name, TASKS, cutoff=0))
-            files = "d4rl_to_minari.py makes one of an .hdf5 file"
-            raise ValueError(f"no dataset {name!r}; nearest: {nearest}; {files}")
-        minari_id = "d4rl/" + name.replace("-", "/", 1)  # D4RL has more than the paper's tasks
+    minari_id = name
+    if "://" in name:  # hf://owner/my/data-v0 becomes my/data-v0
+        minari_id = name.split("/", 3)[3]
+    elif "/" not in name and not get_dataset_path(name).exists():  # a name of D4RL
+        minari_id = "d4rl/" + name.replace("-", "/", 1)
     folder = get_dataset_path(minari_id)
     if not (folder / "data" / "metadata.json").exists():
-        lock = get_dataset_path() / f".{minari_id.replace('/', '-')}.lock"
-        with FileLock(lock):  # of two first runs, one waits here
-            if not folder.exists():
-                make_or_download(name, minari_id)
-    try:
-        if not (folder / "data" / "metadata.json").exists():
-            raise KeyError("half a download")
-        return minari.load_dataset(minari_id)
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        if getattr(error, "errno", None):  # the system's: the data may be whole
-            raise
-        raise ValueError(f"{folder} is damaged ({error}): delete it and run again") from error
-
-
-def make_or_download(name, minari_id):
-    import minari
-
-    makers = {"toy/two-roads": "toy_experiments.two_roads", "toy/bandit": "toy_experiments.bandit"}
-    makers["d4rl/"] = "d4rl_to_minari"
-    maker = next((makers[start] for start in makers if minari_id.startswith(start)), None)
-    if maker:
-        importlib.import_module(maker).make(minari_id)  # a file beside this one
-        return
-    try:
-        minari.download_dataset(name)
-    except Exception as error:  # of any library between here and the host
-        raise OSError(f"{minari_id} is not here and cannot be downloaded: {error}") from error
+        with FileLock(get_dataset_path() / f".{minari_id.replace('/', '-')}.lock"):
+            makers = [maker for start, maker in MAKERS.items() if minari_id.startswith(start)]
+            if not folder.exists() and makers:
+                importlib.import_module(makers[0]).make(minari_id)
+            elif not folder.exists():  # of two first runs, one waits, and finds it here
+                minari.download_dataset(name)
+    return minari.load_dataset(minari_id)
 
 
 def evaluation_spec(dataset):
     """The EnvSpec of the environment that scores; None if a Minari dataset names none."""
-    if dataset.env_spec is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the data is from another version of MuJoCo
-        spec = copy.deepcopy(dataset.recover_environment(eval_env=True).spec)
+    spec = dataset._eval_env_spec or dataset.env_spec  # Minari has no public name for the first
     if dataset.id.startswith("D4RL/pen"):
         print("Minari's pen has 200 steps, D4RL's 100: scores are about twice those of pen-*-v1")
-    maze = spec.kwargs.get("maze_map", [])
-    data_walls = walls(dataset.env_spec.kwargs.get("maze_map", []))
-    mirrored = [row[::-1] for row in maze]
-    if walls(maze) != data_walls and walls(mirrored) == data_walls:
+    if dataset.id in ("D4RL/antmaze/umaze-v1", "D4RL/antmaze/umaze-diverse-v1"):
         print("scoring in the maze of the data: Minari's own for that is mirrored (Minari#304)")
-        spec.kwargs["maze_map"] = mirrored
+        spec.kwargs["maze_map"] = [row[::-1] for row in spec.kwargs["maze_map"]]
     return spec
-
-
-def walls(maze):
-    return (np.array(maze, dtype=str) == "1").tolist()
 
 
 def rescale(actions, space):
     """Actions (n, action_dim) of a bounded Box as numbers in [-1, 1]. Raises ValueError."""
-    if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
-        raise ValueError(f"actions must be bounded, continuous vectors, not of {space}")
+    check_action_space(space)
     scaled = 2 * (actions - space.low) / (space.high - space.low) - 1
     if np.abs(scaled).max() > 1.001:  # 0.1 % of rounding is forgiven
         raise ValueError(f"actions out of the bounds of {space}: clip or scale them")
@@ -944,28 +849,29 @@ class Dataset:
     def __init__(
         self, states, actions, next_states, rewards, terminals, env=None, reference=(0, 100)
     ):
-        columns = dict(states=states, actions=actions, next_states=next_states, rewards=rewards)
-        columns = check_columns(**columns, terminals=terminals)
-        states, actions, next_states, rewards, terminals = columns
-        not_done = ~terminals.astype(bool)
-        self.state_dim = states.shape[1]
-        self.action_dim = actions.shape[1]
         self.reference = reference
         self.env_spec = env
-        self.envs = [] if env is None else [make_env(env)]
-        self.ends_at_goal = False
-        action_space = gym.spaces.Box(-1, 1, (self.action_dim,))
-        if env is not None:
+        self.envs = []  # simulators; `evaluate` makes more of them
+        if env is None:
+            self.state_dim = np.shape(states)[1]
+            action_space = gym.spaces.Box(-1, 1, np.shape(actions)[1:])
+        else:
+            self.envs.append(make_env(env))
+            self.state_dim = self.envs[0].observation_space.shape[0]
             action_space = self.envs[0].env.action_space  # before make_env rescales it
-            needed = self.envs[0].observation_space.shape + action_space.shape
-            if states.shape[1:] + actions.shape[1:] != needed:
-                widths = f"{self.state_dim} and {self.action_dim}"
-                raise ValueError(f"states and actions are {widths} wide; {env} needs {needed}")
-            is_sparse = np.isin(rewards, (0, 1)).all()
-            self.ends_at_goal = is_sparse and self.envs[0].spec.id.startswith("AntMaze")
+        self.action_dim = action_space.shape[0]
+
+        n = len(states)
+        states = check_column("states", states, n, self.state_dim)
+        actions = check_column("actions", actions, n, self.action_dim)
+        next_states = check_column("next_states", next_states, n, self.state_dim)
+        rewards = check_column("rewards", rewards, n, 1)
+        not_done = check_column("terminals", terminals, n, 1) == 0
+        is_antmaze = env is not None and self.envs[0].spec.id.startswith("AntMaze")
+        self.ends_at_goal = is_antmaze and np.isin(rewards, (0, 1)).all()
         if self.ends_at_goal:  # as D4RL's episodes do; Minari's go on
             not_done = not_done & (rewards == 0)
-        columns = states, rescale(actions, action_space), next_states, rewards, not_done
+        columns = (states, rescale(actions, action_space), next_states, rewards, not_done)
         self.transitions = Batch(*[torch.as_tensor(c, dtype=torch.float32) for c in columns])
 
     def score(self, returns):
@@ -974,23 +880,15 @@ class Dataset:
         return 100 * (returns - low) / (high - low)
 
 
-def check_columns(**columns):
-    """The columns as arrays (n, width). Raises ValueError, which names the column that is unfit."""
-    n = len(columns["states"])
-    for name, column in columns.items():
-        column = np.asarray(column)
-        if len(column) != n or n == 0:
-            hint = "an episode of T steps has T + 1 observations"
-            raise ValueError(f"{name} has {len(column)} rows, states has {n} ({hint})")
-        columns[name] = column.reshape(n, -1)
-        if not np.isfinite(column).all():
-            row = np.argwhere(~np.isfinite(columns[name]))[0, 0]
-            raise ValueError(f"NaN or infinity in row {row} of {name}: clean the data")
-    if columns["next_states"].shape != columns["states"].shape:
-        raise ValueError(f"next_states {columns['next_states'].shape} are not as wide as states")
-    if columns["rewards"].shape != (n, 1) or columns["terminals"].shape != (n, 1):
-        raise ValueError("rewards and terminals: give one number per row")
-    return columns.values()
+def check_column(name, values, n, width):
+    """The values as an array (n, width). Raises ValueError."""
+    values = np.asarray(values)
+    if len(values) != n or values.size != n * width:
+        hint = "an episode of T steps has T + 1 observations"
+        raise ValueError(f"{name} is {values.shape}, not {(n, width)} as states want it ({hint})")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has NaN or infinity: clean the data")
+    return values.reshape(n, width)
 
 
 def tune_rewards(reward, how):
@@ -1005,40 +903,30 @@ def tune_rewards(reward, how):
 
 
 # ---- Command line --------------------------------------------------------------------------------
-def evaluate_run(
-    run: Annotated[str, tyro.conf.arg(name="evaluate")],
-    episodes: int = 100,
-    which: str = "final",
-    act_with: Literal["as trained", "policy", "average"] = "as trained",
-    seed: int = 0,
-    device: str = "cpu",
-    video: bool = False,
-):
-    """Scores a saved agent on new episodes.
+@dataclass
+class Evaluation:
+    """Scores a saved agent on new episodes."""
 
-    Args:
-        run: its run folder
-        which: final, online or offline (see result.json), or the step of an evaluation
-        act_with: the policy or its average proposes actions
-        seed: another one draws other episodes
-        video: film some of the episodes, where the simulator can render
-    """
-    if seed < 0:
-        raise ValueError("--seed: give 0 or more")
-    check_device(device)
-    agent = load_agent(run, which).to(device)
-    if read_run(run)[2]["own_data"]:
-        raise ValueError("that run has its own data: evaluate(load_agent(RUN), dataset)")
-    if act_with != "as trained":
-        agent.args.act_with = act_with
+    evaluate: str  # a run folder
+    episodes: int = 100  # how many
+    which: str = "final"  # final, online or offline (see result.json), or the step of an evaluation
+    act_with: Literal["as trained", "policy", "average"] = "as trained"  # who proposes actions
+    seed: int = 0  # another one draws other episodes
+    device: str = "cpu"  # where PyTorch computes
+    video: bool = False  # film some of the episodes, where the simulator can render
+
+
+def evaluate_run(options):
+    agent = load_agent(options.evaluate, options.which).to(options.device)
+    if options.act_with != "as trained":
+        agent.args.act_with = options.act_with
     dataset = load_dataset(agent.args.env)
-    if video and dataset.env_spec is not None:
-        folder = Path(run, "video")
+    if options.video and dataset.env_spec is not None:
         env = make_env(dataset.env_spec, render_mode="rgb_array")
-        dataset.envs = [gym.wrappers.RecordVideo(env, str(folder), name_prefix=str(agent.step))]
-        print("video:", folder)
-    seeds = (agent.args.seed, agent.step, seed, 1)  # none of the training's own evaluations
-    scores = dataset.score(evaluate(agent, dataset, episodes, seeds))
+        folder = str(Path(options.evaluate, "video"))
+        dataset.envs = [gym.wrappers.RecordVideo(env, folder, name_prefix=str(agent.step))]
+    seeds = (agent.args.seed, agent.step, options.seed, 1)  # none of the training's evaluations
+    scores = dataset.score(evaluate(agent, dataset, options.episodes, seeds))
     dataset.envs[0].close()  # which ends the last film
     error = scores.std() / math.sqrt(len(scores))
     print(f"step {agent.step:,}: score {scores.mean():.1f} ± {scores.std():.1f}", end=" ")
@@ -1047,21 +935,26 @@ def evaluate_run(
 
 def parse_args(argv=None, agent_class=DiffusionQL):
     """(settings, class of the agent) of a command line. A run to resume brings both with it."""
-    given, _ = tyro.cli(agent_class.Args, args=argv, return_unknown_args=True, add_help=False)
-    defaults = agent_class.Args(env=given.env or "two-roads")
-    if given.resume:
-        agent_class, defaults, _ = read_run(given.resume)
+
+    def find_defaults(env: str = "two-roads", resume: str = ""):
+        if resume:
+            found = pkgutil.resolve_name(read_config(resume)["method"])
+            return found, found.Args(resume=resume)
+        return agent_class, agent_class.Args(env=env)
+
+    first, _ = tyro.cli(find_defaults, args=argv, return_unknown_args=True, add_help=False)
+    agent_class, defaults = first
     return tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__), agent_class
 
 
 def main(agent_class=DiffusionQL, argv=None):
     """The command line; also of a fork, whose file calls main(Fork)."""
     argv = sys.argv[1:] if argv is None else argv
-    if agent_class.__module__ == "__main__":  # a script's own: --resume finds it by its file
+    if agent_class.__module__ == "__main__":  # --resume has to find it again: by its file
         agent_class.__module__ = Path(sys.argv[0]).stem
     try:
         if any(option.startswith("--evaluate") for option in argv):
-            tyro.cli(evaluate_run, args=argv)
+            evaluate_run(tyro.cli(Evaluation, args=argv))
         else:
             args, agent_class = parse_args(argv, agent_class)
             train(args, agent_class=agent_class)
@@ -1074,4 +967,4 @@ def main(agent_class=DiffusionQL, argv=None):
 
 
 if __name__ == "__main__":
-    importlib.import_module(Path(__file__).stem).main()  # under the name by which forks import it
+    main()

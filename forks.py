@@ -342,9 +342,7 @@ class FQL(DiffusionQL):
             next_action = self.actor.sample(batch.next_state)
             q1, q2 = self.critic_target(batch.next_state, next_action)
             target = batch.reward + self.args.discount * batch.not_done * (q1 + q2) / 2
-        q1, q2 = self.critic(batch.state, batch.action)
-        loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
-        return loss, {"critic_loss": loss, "q": q1.mean()}
+        return self.regress(batch, target)
 
     def policy_loss(self, batch):
         bc_loss = self.actor.loss(batch.action, batch.state)
@@ -405,10 +403,8 @@ class IDQL(BCDiffusion):
         # --- Q(s, a): regress on r + gamma V(s'). The policy is never asked ---
         reward = self.args.reward_scale * batch.reward
         target = reward + self.args.discount * batch.not_done * next_value
-        q1, q2 = self.critic(batch.state, batch.action)
-        loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
-        metrics = {"critic_loss": loss, "value_loss": value_loss, "q": q1.mean()}
-        return loss + value_loss, metrics
+        loss, metrics = self.regress(batch, target)
+        return loss + value_loss, {**metrics, "value_loss": value_loss}
 
     def act(self, states):
         return best_of(self, states)
@@ -487,9 +483,7 @@ class BestOfTen(DiffusionQL):
             q = 0.75 * torch.minimum(q1, q2) + 0.25 * torch.maximum(q1, q2)
             next_q = q.view(-1, 10).amax(dim=1, keepdim=True)
             target = batch.reward + self.args.discount * batch.not_done * next_q
-        q1, q2 = self.critic(batch.state, batch.action)
-        loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
-        return loss, {"critic_loss": loss, "q": q1.mean()}
+        return self.regress(batch, target)
 
     def act(self, states):
         return best_of(self, states)
@@ -582,6 +576,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import forks  # under its own name, as --resume finds it
-
-    forks.main()
+    main()

@@ -113,8 +113,6 @@ def plan(envs, seeds, out, settings=(), methods=("DiffusionQL",)):
         begun = (folder / "config.json").exists()
         chosen = ["--resume", str(folder)] if begun else ["--env", env, "--seed", seed]
         args, _ = diffusion_ql.parse_args([*settings, *chosen], method)
-        if begun:
-            args = diffusion_ql.settings_to_resume(args, method, own_data=False)
         runs.append((replace(args, out=str(folder)), method))
     return runs
 
@@ -177,8 +175,9 @@ def collect(out):
     for path in sorted(Path(out).rglob("result.json")):
         method, *task, seed, _ = path.relative_to(out).parts
         row = {"method": method, "task": "/".join(task), "seed": int(seed), "folder": path.parent}
-        for selection, chosen in json.loads(path.read_text()).items():
-            row[selection] = chosen.get("score", np.nan) if chosen else np.nan
+        result = json.loads(path.read_text())
+        for selection in SELECTIONS:
+            row[selection] = (result.get(selection) or {}).get("score", np.nan)
         rows.append(row)
     if not rows:
         raise ValueError(f"no run is finished in {out}: train first, or give another --out")

@@ -63,6 +63,8 @@ def test_two_mistakes_at_once_and_a_wrong_gradient_are_explained():
     assert "not detached" in verdict and "The sign" in verdict
     verdict = check.q_loss.verdict(lambda q, other: -(q.mean() / other.abs().mean()).detach())
     assert "their gradient is not" in verdict
+    verdict = check.q_loss.verdict(lambda *q: check.q_loss.solution(*q)[None])
+    assert "the result has shape (1,), it should have ()" in verdict
 
 
 def test_a_blank_can_be_a_value_and_a_mistake_can_be_in_several_places():

@@ -88,7 +88,7 @@ def test_downloads_that_fail_say_address_file_and_what_to_do(content, refuses, f
 
 # ---- A file of one's own -------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["my/file-v0", "hopper-mine-v0", "lab/deep/data-v12"])
-def test_the_printed_command_works(name, run_main, cli, no_curves):
+def test_the_printed_command_works(name, run_main, cli):
     make_d4rl(Path("file.hdf5"))
     code, out, err = run_main(d4rl_to_minari, *OPTIONS[:4], name)
     assert code == 0 and out.endswith(f"python diffusion_ql.py --env {name}\n"), err

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 import forks
-from diffusion_ql import Batch
+from diffusion_ql import Batch, DiffusionPolicy
+from toy_experiments.bandit import make_data
+from tutorials.run_folder import loss_of_one_gaussian
 
 
 def make(name, **settings):
@@ -205,3 +207,12 @@ def test_weighted_diffusion_clones_the_good_actions_alone():
     best = q.argmax().item()
     weights = agent.weights(batch)
     assert weights.sum().item() == pytest.approx(1) and weights.argmax().item() == best
+
+
+def test_the_loss_of_one_gaussian_is_that_of_the_best_line():
+    policy, action = DiffusionPolicy(2, 2, n_timesteps=50), make_data().action
+    noise = torch.randn(len(action), 50, 2)
+    x = policy.q_sample(action[:, None], torch.arange(50), noise)
+    slope = (x * noise).mean(dim=0) / x.square().mean(dim=0)
+    loss = (noise - slope * x).square().mean()
+    assert abs(loss_of_one_gaussian(policy, action) - loss) < 0.005

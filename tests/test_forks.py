@@ -8,7 +8,6 @@ from conftest import HALF, TINY, TINY_FLAGS, assert_same_run
 import forks
 from diffusion_ql import Args, Batch, DiffusionQL, load_agent, parse_args, train
 from forks import FQL, IDQL, METHODS
-from tutorials.experiments import forks as experiments
 from tutorials.helpers import RULES, choose
 from tutorials.pendulum import controller, make_pendulum_data, play
 
@@ -72,29 +71,3 @@ def test_the_pendulums_controller_swings_up():
     dataset, with_noise = make_pendulum_data(episodes=5)
     assert dataset.transitions.not_done.all() and with_noise.mean() > -400
     assert np.isfinite(with_noise).all()
-
-
-@pytest.fixture(scope="module")
-def results():
-    return experiments.Results().content
-
-
-def test_committed_runs_are_those_of_the_script(results):
-    seeds = [str(seed) for seed in experiments.PENDULUM_SEEDS]
-    tuned = results["pendulum tuning"]
-    best = max(tuned, key=lambda name: np.mean(tuned[name]["softmax of 50"]))
-    untuned = [name for name in experiments.PENDULUM_RUNS if name not in tuned]
-    assert list(results["pendulum"]) == [*untuned, best]
-    for runs in results["pendulum"].values():
-        assert list(runs) == seeds
-        for run in runs.values():
-            assert {len(returns) for returns in run.values()} == {experiments.PENDULUM_EPISODES}
-    for method, (knob, values) in experiments.ROADS_KNOBS.items():
-        scores = results["roads tuning"][method]
-        assert set(scores) == {str(value) for value in values}
-        best = float(max(scores, key=scores.get))
-        runs = results["roads"][f"{method}, {knob} {best:g}"]
-        assert list(runs) == [str(seed) for seed in experiments.ROADS_SEEDS]
-        for run in runs.values():
-            for numbers in run.values():
-                assert sum(numbers[road] for road in ("short", "long", "stuck")) == pytest.approx(1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import two_roads_figure
 
+from sweep import collect, make_table
 from toy_experiments.figures import ACTING_COLUMNS, CLONING_COLUMNS, REWARD_COLUMNS, table
 
 TOYS = Path(__file__).resolve().parents[1] / "toy_experiments"
@@ -101,21 +102,18 @@ def test_with_reward():
         assert course[4500]["best_corner"] > 0.85
 
 
-def mean_and_std(numbers):
-    return f"{np.mean(numbers):.1f} ± {np.std(numbers):.1f}"
-
-
 def test_the_numbers_of_the_front_page():
-    text = " ".join((TOYS.parent / "README.md").read_text().split())
-    rows = json.loads((TOYS / "figures" / "two_roads.json").read_text())
-    (demonstrations,) = rows["demonstrations"]
-    assert f"the demonstrations {demonstrations['score']:.1f}," in text
-
+    front = (TOYS.parent / "README.md").read_text()
     best = values("q_learning", "Diffusion-QL", "best_corner").mean()
     reward = values("q_learning", "Diffusion-QL", "reward").mean()
-    data = values("q_learning", "the data", "reward").mean()
-    assert f"puts {best:.0%} of its samples on the best corner" in text
-    assert f"earns {reward:.2f} of 5; the data earns {data:.2f}," in text
+    for number in (f"{best:.0%}", f"{reward:.2f}", f"{DATA_REWARD:.2f}"):
+        assert number in front, number
+
+    runs = collect(TOYS.parent / "results/two-roads")
+    assert set(runs.groupby("method").size()) == {5}
+    for row in make_table(runs).to_dict("records"):
+        low, high = row["95 % of final"].strip("[]").split(", ")
+        assert row["final"] in front and f"{low} to {high}" in front, row["method"]
 
 
 def test_acting():

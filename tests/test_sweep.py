@@ -70,6 +70,7 @@ def wait_for(out, name, count):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_failing_run_does_not_stop_the_others(undisturbed):
     folder, code, out, err = undisturbed
     assert code == 1 and "6 runs, 0 of them are done" in out, err
@@ -79,6 +80,7 @@ def test_a_failing_run_does_not_stop_the_others(undisturbed):
     assert (folder / "whole/curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_stopped_by_ctrl_c_and_with_a_killed_worker_it_ends_the_same(here):
     stopped = start(*TASKS, "--out", "part")
     wait_for("part", "progress.csv", 1)
@@ -121,6 +123,7 @@ def ancestors(pid, parents):
     return found
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node_ends_the_same(here):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
@@ -140,14 +143,17 @@ def test_a_cluster_that_loses_a_node_ends_the_same(here):
     assert numbers("cluster") == numbers("whole")
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "ray", None)  # it must not be needed
     assert sweep.sweep(ENVS, (0, 1), "whole", SETTINGS) == []
     assert "4 runs, 4 of them are done" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="keeps its settings"):
+    with pytest.raises(SystemExit, match="2"):
         sweep.sweep(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
+    assert "keeps its settings: eta" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_in_a_moved_folder_finished_runs_go_on_when_steps_grow(here):
     shutil.copytree("whole", "moved")
     assert sweep.sweep(ENVS[:1], (0,), "moved", [*SETTINGS, "--steps=400"]) == []

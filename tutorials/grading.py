@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from diffusion_ql import Args, Batch, DiffusionPolicy, DiffusionQL
+from toy_experiments.bandit import CORNERS, REWARDS, make_data, measure
 from tutorials.mistakes import MISTAKES
 from tutorials.solutions import homework
 
@@ -27,8 +28,13 @@ POINTS = {
     "policy_loss": 2,
     "critic_target": 3,
     "max_q_target": 1,  # a bonus
+    "training": 1,
+    "prediction": 1,
 }
 BONUS = "max_q_target"
+BANDIT_SETTINGS = dict(
+    lr=3e-3, critic_lr=3e-3, eta=0.3, hidden_dim=64, batch_size=100, device="cpu"
+)
 
 
 class Result(NamedTuple):
@@ -369,22 +375,92 @@ def grade(function):
         return Result(0, hints)
 
 
-def report(*functions):
-    """Grades functions of the homework: a line for each, its hints, and the total."""
+def report(*functions, bandit=None):
+    """Grades functions of the homework: a line for each, its hints, and the total.
+
+    bandit: of task 5, what train_on_bandit returned for your functions, the prediction, and what it
+    returned for the broken ones.
+    """
+    graded = [(function.__name__, grade(function)) for function in functions]
+    if bandit is not None:
+        graded += [
+            ("training", grade_training(bandit[0])),
+            ("prediction", grade_prediction(*bandit)),
+        ]
     lines = []
-    total = 0
-    possible = 0
-    for function in functions:
-        name = function.__name__
-        result = grade(function)
-        total += result.points
-        if name == BONUS:
-            label = f"{name} (bonus)"
-        else:
-            label = name
-            possible += POINTS[name]
+    for name, result in graded:
+        label = f"{name} (bonus)" if name == BONUS else name
         lines.append(f"{label}: {result.points} of {POINTS[name]}")
         lines += [f"    {hint}" for hint in result.hints]
-    if len(functions) > 1:
+    if len(graded) > 1:
+        total = sum(result.points for _, result in graded)
+        possible = sum(POINTS[name] for name, _ in graded if name != BONUS)
         lines.append(f"Total: {total} of {possible} points")
     return "\n".join(lines)
+
+
+# ---- Task 5: the bandit, learned by the student's functions --------------------------------------
+MEASURES = {"best": "nearest to the best corner", "edge": "at the edge of the square"}
+WORDS = ("more", "fewer", "as many")  # "as many": the share differs by less than 0.1
+TO_PREDICT = 'First predict "best" and "edge": each is "more", "fewer" or "as many".'
+
+
+def train_on_bandit(agent_class, prediction=None):
+    """Trains an agent for 1,000 steps on the bandit. Returns which shares of its actions are where.
+
+    prediction: {name of MEASURES: one of WORDS}, asked for before it is put to the test. What keeps
+    it from training is printed, and None is returned.
+    """
+    if prediction is not None and not is_complete(prediction):
+        print(TO_PREDICT)
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = make_data()
+        try:
+            agent = agent_class(2, 2, Args(**BANDIT_SETTINGS))
+            for _ in range(1000):
+                agent.update(data.sample(agent.args.batch_size))
+            with torch.no_grad():
+                actions = agent.actor.sample(torch.zeros(2000, 2))
+        except NotImplementedError:
+            print("Not done yet.")
+            return None
+        except Exception as error:  # whatever it is, the student shall read it in one line
+            print(f"{type(error).__name__}: {error}")
+            return None
+    nearest = torch.cdist(actions, CORNERS).argmin(dim=1)
+    best = (nearest == REWARDS.argmax()).float().mean().item()
+    shares = {"best": best, "edge": measure(actions, data)["edge"]}
+    for name, share in shares.items():
+        print(f"{share:4.0%} of the actions are {MEASURES[name]} ({name})")
+    return shares
+
+
+def is_complete(prediction):
+    return all(prediction.get(name) in WORDS for name in MEASURES)
+
+
+def grade_training(trained):
+    if trained is None:
+        return Result(0, ["Not trained yet."])
+    if trained["best"] < 0.6:
+        return Result(0, ["Fewer than 60 % of the actions are nearest to the best corner."])
+    return Result(1, [])
+
+
+def grade_prediction(trained, prediction, broken):
+    """The point is for two predictions that were put to the test, right or wrong."""
+    if not is_complete(prediction):
+        return Result(0, [TO_PREDICT])
+    if trained is None or broken is None:
+        return Result(0, ["Not put to the test yet."])
+    hints = []
+    for name, predicted in prediction.items():
+        change = broken[name] - trained[name]
+        came = "as many"
+        if abs(change) >= 0.1:
+            came = "more" if change > 0 else "fewer"
+        verdict = "as predicted" if came == predicted else f"you predicted {predicted}: why?"
+        hints.append(f"{name}: {trained[name]:.0%} became {broken[name]:.0%}, {came}; {verdict}")
+    return Result(1, hints)

@@ -1,6 +1,7 @@
 """A run folder as doctor.py and the lessons look at it: its curves, its agent, its data."""
 
 import json
+import pkgutil
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 from minari.storage import get_dataset_path
 
-from diffusion_ql import find_task, load_agent, load_dataset, read_run, tune_rewards
+from diffusion_ql import find_task, load_agent, load_dataset, read_config, tune_rewards
 
 # Runs that differ in nothing but these are the same experiment.
 FREE = ("seed", "device", "compile", "out", "resume", "eval_every", "eval_episodes")
@@ -23,7 +24,9 @@ class Run:
 
     def __init__(self, folder, dataset=None, agent_class=None):
         self.folder = Path(folder).resolve()
-        self.agent_class, self.args, self.config = read_run(folder, agent_class)
+        self.config = read_config(folder)
+        self.agent_class = agent_class or pkgutil.resolve_name(self.config["method"])
+        self.args = self.agent_class.Args(**self.config["settings"])
         self.progress = read_progress(self.folder)
         if dataset is not None:
             self.dataset = dataset
@@ -51,7 +54,7 @@ class Run:
     def dataset(self):
         """The Dataset, if it is on this machine already."""
         env = self.args.env
-        if self.config["own_data"]:
+        if not env:
             raise ValueError("the data is the run's own: examine(RUN, dataset) looks at it, too")
         for name in find_task(env)[1]:
             if not (get_dataset_path(name) / "data").exists():

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffusion_ql import DiffusionQL, load_dataset
+from diffusion_ql import DiffusionQL
 
 
 class ForkA(DiffusionQL):
@@ -10,9 +10,12 @@ class ForkA(DiffusionQL):
 
     def __init__(self, state_dim, action_dim, args):
         super().__init__(state_dim, action_dim, args)
-        states = load_dataset(args.env).transitions.state
-        self.register_buffer("mean", states.mean(dim=0))
-        self.register_buffer("std", states.std(dim=0) + 1e-3)
+        self.register_buffer("mean", torch.zeros(state_dim))
+        self.register_buffer("std", torch.ones(state_dim))
+
+    def prepare(self, data):
+        self.mean.copy_(data.state.mean(dim=0))
+        self.std.copy_(data.state.std(dim=0) + 1e-3)
 
     def update(self, batch):
         state = (batch.state - self.mean) / self.std
