@@ -1,0 +1,210 @@
+"""The checks of lesson 2: `check.add_noise(mine)` prints one line. How: tutorials/grading.py.
+
+Each function below is the right answer of a blank. What is drawn at random, it draws in the order
+in which the lesson does.
+"""
+
+import torch
+
+from diffusion_ql import Denoiser
+from tutorials.grading import blank, normal, share, uniform
+
+N = 50
+TIME = torch.arange(N + 1) / N
+ALPHA_BAR = torch.exp(-0.1 * TIME - 9.9 * TIME**2 / 2)
+
+
+def network():
+    """A small denoiser that has learned nothing."""
+    return Denoiser(2, 2, hidden_dim=16)
+
+
+# ---- Destroy -------------------------------------------------------------------------------------
+@blank(
+    uniform(8, 2),
+    share(8, 1),
+    normal(8, 2),
+    mistakes={
+        "alpha-bar is a share of the variance: the action is multiplied by its root.": (
+            "kept.sqrt() * x0",
+            "kept * x0",
+        ),
+        "1 - alpha-bar is a variance: the noise is multiplied by its root.": (
+            "(1 - kept).sqrt()",
+            "(1 - kept)",
+        ),
+        "It is the root of 1 - alpha-bar, not 1 minus the root.": (
+            "(1 - kept).sqrt()",
+            "(1 - kept.sqrt())",
+        ),
+        "The factors of action and noise are swapped.": (
+            "kept.sqrt() * x0 + (1 - kept).sqrt() * noise",
+            "kept.sqrt() * noise + (1 - kept).sqrt() * x0",
+        ),
+    },
+)
+def add_noise(x0, kept, noise):
+    """x_i of clean actions x0 (B, 2); kept (B, 1) is alpha-bar of i."""
+    return kept.sqrt() * x0 + (1 - kept).sqrt() * noise
+
+
+# ---- Learn to undo it ----------------------------------------------------------------------------
+@blank(
+    normal(8, 2),
+    normal(8, 2),
+    share(8, 1),
+    mistakes={
+        "Divide the whole difference by the root of alpha-bar, not the noise alone.": (
+            "(x - (1 - kept).sqrt() * noise) / kept.sqrt()",
+            "x - (1 - kept).sqrt() * noise / kept.sqrt()",
+        ),
+        "Without its noise, the action is still too small: what is left to do?": (
+            " / kept.sqrt()",
+            "",
+        ),
+        "Divide by the root of alpha-bar, not by alpha-bar.": ("/ kept.sqrt()", "/ kept"),
+        "The noise is in x with the factor sqrt(1 - alpha-bar).": ("(1 - kept).sqrt() * ", ""),
+        "The noise was added, so it has to be subtracted.": ("(x - ", "(x + "),
+    },
+)
+def guess_x0(x, noise, kept):
+    """The clean action (B, 2) that a guess of the noise in x (B, 2) implies."""
+    return (x - (1 - kept).sqrt() * noise) / kept.sqrt()
+
+
+@blank(
+    network,
+    uniform(8, 2),
+    gradient=True,
+    mistakes={
+        "The network sees the noisy action, not the clean one.": ("model(x,", "model(x0,"),
+        "The network guesses the noise, so compare its guess with the noise.": (
+            "- noise).square()",
+            "- x0).square()",
+        ),
+        "Compare with the noise that is in x, not with fresh noise.": (
+            "- noise).square()",
+            "- torch.randn_like(x0)).square()",
+        ),
+        "Take the mean over actions and axes, not the sum.": (".mean()", ".sum()"),
+        "A squared error is needed: this one can be negative.": (".square()", ""),
+        "The absolute error leads to a median; we want the mean, so square it.": (
+            ".square()",
+            ".abs()",
+        ),
+    },
+)
+def denoising_loss(model, x0):
+    """L_d of clean actions x0 (B, 2): a number."""
+    i = torch.randint(1, N + 1, (len(x0),))
+    noise = torch.randn_like(x0)
+    x = ALPHA_BAR[i, None].sqrt() * x0 + (1 - ALPHA_BAR[i, None]).sqrt() * noise
+    return (model(x, i - 1, torch.zeros_like(x)) - noise).square().mean()
+
+
+# ---- The way back --------------------------------------------------------------------------------
+def variance_with_a_zero():
+    """The first witness may be certain, as at the last step."""
+    return torch.cat([torch.zeros(1, 1), torch.rand(7, 1)])
+
+
+@blank(
+    normal(8, 1),
+    variance_with_a_zero,
+    normal(8, 1),
+    share(8, 1),
+    mistakes={
+        "Precisions add, variances do not: the product is narrower than either of the two.": (
+            "var_1 * var_2 / (var_1 + var_2)",
+            "var_1 + var_2",
+        ),
+        "That is the precision: the variance is one over it.": (
+            "var_1 * var_2 / (var_1 + var_2)",
+            "(var_1 + var_2) / (var_1 * var_2)",
+        ),
+        "The surer witness must count more: the mean with the smaller variance.": (
+            "(mean_1 * var_2 + mean_2 * var_1)",
+            "(mean_1 * var_1 + mean_2 * var_2)",
+        ),
+        "Each mean counts by its precision: this is the plain average.": (
+            "(mean_1 * var_2 + mean_2 * var_1) / (var_1 + var_2)",
+            "(mean_1 + mean_2) / 2",
+        ),
+    },
+)
+def weigh_witnesses(mean_1, var_1, mean_2, var_2):
+    """Mean and variance (2, B, 1) of a product of two Gaussians."""
+    mean = (mean_1 * var_2 + mean_2 * var_1) / (var_1 + var_2)
+    return torch.stack([mean, var_1 * var_2 / (var_1 + var_2)])
+
+
+def weigh(student):
+    """The check of a function that returns (mean, variance)."""
+
+    def stacked(*inputs):
+        answer = student(*inputs)
+        if answer is None or answer is ...:
+            raise NotImplementedError
+        mean, variance = answer
+        if torch.isnan(mean).any():
+            raise ValueError("a variance can be 0: bring the fractions to one denominator first")
+        return torch.stack([mean, variance])
+
+    weigh_witnesses(stacked)
+
+
+# ---- Without dice --------------------------------------------------------------------------------
+@blank(
+    network,
+    normal(8, 2),
+    30,
+    20,
+    mistakes={
+        "No dice: put back the noise that the network has found, not fresh noise.": (
+            "* noise",
+            "* torch.randn_like(x)",
+        ),
+        "The new noise level is that of j, not of i.": ("ALPHA_BAR[j]", "ALPHA_BAR[i]"),
+        "This is the guess of the clean action: put it back at the noise level of j.": (
+            "return ALPHA_BAR[j].sqrt() * x0 + (1 - ALPHA_BAR[j]).sqrt() * noise",
+            "return x0",
+        ),
+    },
+)
+def ddim_step(model, x, i, j):
+    """x_j (B, 2) of x_i (B, 2), for an earlier step j."""
+    guess = model(x, torch.tensor([i - 1]), torch.zeros_like(x))
+    noise = guess
+    x0 = (x - (1 - ALPHA_BAR[i]).sqrt() * guess) / ALPHA_BAR[i].sqrt()
+    return ALPHA_BAR[j].sqrt() * x0 + (1 - ALPHA_BAR[j]).sqrt() * noise
+
+
+@blank(
+    network,
+    uniform(8, 2),
+    gradient=True,
+    mistakes={
+        "At u = 0 there is the clean action, at u = 1 the noise: the weights are swapped.": (
+            "(1 - u) * x0 + u * noise",
+            "u * x0 + (1 - u) * noise",
+        ),
+        "The sign: as u grows, the point moves from the action to the noise.": (
+            "- (noise - x0)",
+            "- (x0 - noise)",
+        ),
+        "The network guesses the velocity, not the noise: how fast does the point move?": (
+            "- (noise - x0)",
+            "- noise",
+        ),
+        "On a straight line the velocity does not depend on u: it is end minus start.": (
+            "- (noise - x0)",
+            "- u * (noise - x0)",
+        ),
+    },
+)
+def flow_loss(model, x0):
+    """How well the velocity between clean actions x0 (B, 2) and noise is predicted."""
+    u = torch.rand(len(x0), 1)
+    noise = torch.randn_like(x0)
+    x = (1 - u) * x0 + u * noise
+    return (model(x, N * u[:, 0], torch.zeros_like(x)) - (noise - x0)).square().mean()
