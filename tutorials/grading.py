@@ -1,17 +1,23 @@
-"""Grades tutorials/homework.ipynb: each function is held against diffusion_ql.py.
+"""Says whether a student's function is right, and if not, which typical mistake it makes.
 
-Both get the same networks, the same batch and the same random numbers (the same seed). Where they
-differ, the answer is compared with those of typical mistakes: mistakes.py lists them as changes to
-the solution, with a hint. A recognised mistake costs a point; up to two at once are found.
+In the lessons a call under each blank says so at once: see `blank`, and check.py for the checks. In
+tutorials/homework.ipynb `report` grades: each function is held against diffusion_ql.py.
+
+Both functions get the same inputs, networks and random numbers (the same seed). Where they differ,
+the answer is compared with those of typical mistakes, which are changes to the solution's source.
+Up to two at once are found. In the homework (mistakes.py) a recognised mistake costs a point.
 """
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
 import torch
 
 from diffusion_ql import Args, Batch, DiffusionPolicy, DiffusionQL
+from toy_experiments.bandit import make_data, measure
 from tutorials.mistakes import MISTAKES
 from tutorials.solutions import homework
 
@@ -22,8 +28,13 @@ POINTS = {
     "policy_loss": 2,
     "critic_target": 3,
     "max_q_target": 1,  # a bonus
+    "training": 1,
+    "prediction": 1,
 }
 BONUS = "max_q_target"
+BANDIT_SETTINGS = dict(
+    lr=1e-3, critic_lr=1e-3, eta=0.3, hidden_dim=64, batch_size=100, device="cpu"
+)
 
 
 class Result(NamedTuple):
@@ -69,6 +80,175 @@ def gradient(value, inputs):
         return torch.zeros(sum(entry.numel() for entry in inputs))
     parts = torch.autograd.grad(value.sum(), inputs, allow_unused=True, materialize_grads=True)
     return torch.cat([part.flatten() for part in parts])
+
+
+# ---- Typical mistakes ----------------------------------------------------------------------------
+def with_mistakes(solution, mistakes):
+    """The solution, a function, after changes (right, wrong) of its source.
+
+    A mistake is one such change or a list of them. None if one finds no place.
+    """
+    source = inspect.getsource(solution)
+    source = source[source.index("def ") :]
+    for mistake in mistakes:
+        changes = mistake if isinstance(mistake, list) else [mistake]
+        for right, wrong in changes:
+            if right not in source:
+                return None
+            source = source.replace(right, wrong)
+    scope = dict(solution.__globals__)
+    exec(source, scope)
+    return scope[solution.__name__]
+
+
+def differences(answers, expected):
+    """What the two disagree on."""
+    return [about for about, value in expected.items() if not is_close(answers[about], value)]
+
+
+def is_close(answer, expected):
+    return answer.shape == expected.shape and torch.allclose(answer, expected, 1e-3, 1e-5)
+
+
+def recognise(solution, mistakes, ask, answers):
+    """The hints of the fewest typical mistakes, at most two, that give these answers; or none.
+
+    mistakes: {hint: mistake}. ask(function) → the answers of a function.
+    """
+    for count in (1, 2):
+        for hints in combinations(mistakes, count):
+            mistaken = with_mistakes(solution, [mistakes[hint] for hint in hints])
+            if mistaken is None:
+                continue
+            try:
+                same = not differences(answers, ask(mistaken))
+            except (RuntimeError, IndexError, ValueError):
+                continue
+            if same:
+                return list(hints)
+    return []
+
+
+# ---- Lessons: a check for each blank -------------------------------------------------------------
+def blank(*inputs, mistakes=(), gradient=False):
+    """Makes the function below it, which is the right answer, the check of a blank in a lesson.
+
+        @blank(uniform(8, 2), share(8, 1), normal(8, 2), mistakes={
+            "alpha-bar is missing its roots.": ("kept.sqrt() * x0", "kept * x0"),
+        })
+        def forward_process(x0, kept, noise):
+            return kept.sqrt() * x0 + (1 - kept).sqrt() * noise
+
+    Written in check.py, this is all that a blank needs. The lesson calls
+
+        from tutorials import check
+
+        check.forward_process(add_noise)  # the student's function, whatever its name
+
+    which prints one line: right, not done yet, or a hint. It raises nothing, changes nothing, and
+    leaves the random state alone. For a blank that is a number or a tensor, and not a function,
+    give no inputs: the function below returns it, and the student's value takes add_noise's place.
+
+    inputs: of the function, in their order. What can be called (normal(8, 2), make_agent) draws or
+        makes one, anew for each call; anything else is handed over as it is.
+    mistakes: {hint: (right, wrong)}: text of the function below, and what a student writes in its
+        place; or {hint: [(right, wrong), ...]} where a mistake is in several places.
+    gradient: compare also the gradients, for the inputs that are tensors of floats and for the
+        parameters of those that are networks. For losses: a forgotten detach shows in nothing else.
+    """
+
+    def make_check(solution):
+        return Check(solution, inputs, dict(mistakes), gradient)
+
+    return make_check
+
+
+class Check(NamedTuple):
+    """The check of a blank. Calling it with the student's answer prints the verdict."""
+
+    solution: Callable
+    inputs: tuple
+    mistakes: dict
+    gradient: bool
+
+    def __call__(self, student):
+        with torch.random.fork_rng(devices=[]):
+            print(self.verdict(student))
+
+    def verdict(self, student):
+        name = self.solution.__name__
+        try:
+            answers = self.ask(student)
+        except NotImplementedError:
+            return f"… {name}: not done yet."
+        except Exception as error:  # whatever it is, the student shall read it in one line
+            if "ellipsis" in str(error):
+                return f"… {name}: not done yet, there is a `...` left."
+            return f"✗ {name}: {type(error).__name__}: {error}"
+        expected = self.ask(self.solution)
+        wrong = differences(answers, expected)
+        if not wrong:
+            return f"✓ {name}: right."
+        hints = recognise(self.solution, self.mistakes, self.ask, answers)
+        return f"✗ {name}: {' '.join(hints) or difference(answers, expected, wrong[0])}"
+
+    def ask(self, function):
+        """What a function answers on three draws of the inputs: {what it is about: tensor}."""
+        answers = {}
+        for seed in range(3):
+            torch.manual_seed(seed)
+            inputs = [make() if callable(make) else make for make in self.inputs]
+            leaves = leaves_of(inputs) if self.gradient else []
+            torch.manual_seed(seed)
+            value = function(*inputs) if callable(function) else function
+            if value is None or value is ...:
+                raise NotImplementedError
+            value = torch.as_tensor(value)
+            answers[f"the result, draw {seed}"] = value.detach().double()
+            if self.gradient:
+                answers[f"the gradient, draw {seed}"] = gradient(value, leaves).double()
+        return answers
+
+
+def leaves_of(inputs):
+    """The tensors for which a gradient is compared; from here on each requires one."""
+    leaves = []
+    for entry in inputs:
+        if isinstance(entry, torch.nn.Module):
+            leaves += [p.requires_grad_() for p in entry.parameters()]
+        elif isinstance(entry, torch.Tensor) and entry.is_floating_point():
+            leaves.append(entry.requires_grad_())
+    return leaves
+
+
+def difference(answers, expected, about):
+    """How an answer that no typical mistake explains differs, in words."""
+    ours, right = answers[about], expected[about]
+    if ours.shape != right.shape:
+        return f"the result has shape {tuple(ours.shape)}, it should have {tuple(right.shape)}."
+    if about.startswith("the gradient"):
+        return "the values are right, but their gradient is not: is a detach missing, or too many?"
+    where = (ours - right).abs().argmax()
+    return f"one number is {ours.flatten()[where]:.4g} and should be {right.flatten()[where]:.4g}."
+
+
+def normal(*shape):
+    """An input: standard normal numbers."""
+    return partial(torch.randn, *shape)
+
+
+def uniform(*shape):
+    """An input: numbers between -1 and 1, as actions are."""
+
+    def draw():
+        return 2 * torch.rand(*shape) - 1
+
+    return draw
+
+
+def share(*shape):
+    """An input: numbers between 0 and 1."""
+    return partial(torch.rand, *shape)
 
 
 # ---- What each function answers: {what it is about: tensor} --------------------------------------
@@ -168,45 +348,7 @@ LIBRARY = {
 }
 
 
-# ---- Grades --------------------------------------------------------------------------------------
-def with_mistakes(name, hints):
-    """The solution with the mistakes of these hints; None if one of them finds no place in it."""
-    source = inspect.getsource(getattr(homework, name))
-    for hint in hints:
-        right, wrong = MISTAKES[name][hint]
-        if right not in source:
-            return None
-        source = source.replace(right, wrong)
-    scope = dict(vars(homework))
-    exec(source, scope)
-    return scope[name]
-
-
-def differences(answers, expected):
-    """What the two disagree on."""
-    return [
-        about
-        for about, value in expected.items()
-        if not torch.allclose(answers[about], value, rtol=1e-3, atol=1e-5)
-    ]
-
-
-def recognise(name, answers):
-    """The hints of the fewest typical mistakes, at most two, that give these answers; or none."""
-    for count in (1, 2):
-        for hints in combinations(MISTAKES[name], count):
-            mistaken = with_mistakes(name, hints)
-            if mistaken is None:
-                continue
-            try:
-                same = not differences(answers, ASK[name](mistaken))
-            except (RuntimeError, IndexError, ValueError):
-                continue
-            if same:
-                return list(hints)
-    return []
-
-
+# ---- Grades of the homework ----------------------------------------------------------------------
 def grade(function):
     """The Result of one function of the homework, which its name tells."""
     name = function.__name__
@@ -223,7 +365,7 @@ def grade(function):
         wrong = differences(ASK[name](LIBRARY[name]), answers)
         if not wrong:
             return Result(POINTS[name], [])
-        hints = recognise(name, answers)
+        hints = recognise(getattr(homework, name), MISTAKES[name], ASK[name], answers)
         if hints:
             return Result(max(0, POINTS[name] - len(hints)), hints)
         right = [about for about in answers if about not in wrong]
@@ -233,22 +375,90 @@ def grade(function):
         return Result(0, hints)
 
 
-def report(*functions):
-    """Grades functions of the homework: a line for each, its hints, and the total."""
+def report(*functions, bandit=None):
+    """Grades functions of the homework: a line for each, its hints, and the total.
+
+    bandit: of task 5, what train_on_bandit returned for your functions, the prediction, and what it
+    returned for the broken ones.
+    """
+    graded = [(function.__name__, grade(function)) for function in functions]
+    if bandit is not None:
+        graded += [
+            ("training", grade_training(bandit[0])),
+            ("prediction", grade_prediction(*bandit)),
+        ]
     lines = []
-    total = 0
-    possible = 0
-    for function in functions:
-        name = function.__name__
-        result = grade(function)
-        total += result.points
-        if name == BONUS:
-            label = f"{name} (bonus)"
-        else:
-            label = name
-            possible += POINTS[name]
+    for name, result in graded:
+        label = f"{name} (bonus)" if name == BONUS else name
         lines.append(f"{label}: {result.points} of {POINTS[name]}")
         lines += [f"    {hint}" for hint in result.hints]
-    if len(functions) > 1:
+    if len(graded) > 1:
+        total = sum(result.points for _, result in graded)
+        possible = sum(POINTS[name] for name, _ in graded if name != BONUS)
         lines.append(f"Total: {total} of {possible} points")
     return "\n".join(lines)
+
+
+# ---- Task 5: the bandit, learned by the student's functions --------------------------------------
+MEASURES = {"on_mode": "on a corner", "best_corner": "on the best corner"}
+WORDS = ("more", "fewer", "as many")  # "as many": the share differs by less than 0.1
+TO_PREDICT = f"First predict {' and '.join(MEASURES)}: each of them {', '.join(WORDS[:2])} or "
+TO_PREDICT += f"{WORDS[2]}."
+
+
+def train_on_bandit(agent_class, prediction=None):
+    """Trains an agent for 1,000 steps on the bandit. Returns which shares of its actions are where.
+
+    prediction: {name of MEASURES: one of WORDS}, asked for before it is put to the test. What keeps
+    it from training is printed, and None is returned.
+    """
+    if prediction is not None and not is_complete(prediction):
+        print(TO_PREDICT)
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = make_data()
+        try:
+            agent = agent_class(2, 2, Args(**BANDIT_SETTINGS))
+            for _ in range(1000):
+                agent.update(data.sample(agent.args.batch_size))
+            measured = measure(agent.actor.sample(torch.zeros(2000, 2)).detach(), data)
+        except NotImplementedError:
+            print("Not done yet.")
+            return None
+        except Exception as error:  # whatever it is, the student shall read it in one line
+            print(f"{type(error).__name__}: {error}")
+            return None
+    shares = {name: measured[name] for name in MEASURES}
+    for name, share in shares.items():
+        print(f"{share:4.0%} of the actions are {MEASURES[name]} ({name})")
+    return shares
+
+
+def is_complete(prediction):
+    return all(prediction.get(name) in WORDS for name in MEASURES)
+
+
+def grade_training(trained):
+    if trained is None:
+        return Result(0, ["Not trained yet."])
+    if trained["best_corner"] < 0.8:
+        return Result(0, ["Fewer than 80 % of the actions are on the best corner."])
+    return Result(1, [])
+
+
+def grade_prediction(trained, prediction, broken):
+    """The point is for two predictions that were put to the test, right or wrong."""
+    if not is_complete(prediction):
+        return Result(0, [TO_PREDICT])
+    if trained is None or broken is None:
+        return Result(0, ["Not put to the test yet."])
+    hints = []
+    for name, predicted in prediction.items():
+        change = broken[name] - trained[name]
+        came = "as many"
+        if abs(change) >= 0.1:
+            came = "more" if change > 0 else "fewer"
+        verdict = "as predicted" if came == predicted else f"you predicted {predicted}: why?"
+        hints.append(f"{name}: {trained[name]:.0%} became {broken[name]:.0%}, {came}; {verdict}")
+    return Result(1, hints)

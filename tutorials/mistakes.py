@@ -1,11 +1,16 @@
 """Typical mistakes in tutorials/homework.ipynb, which tutorials/grading.py recognises.
 
 A mistake is {hint: (right, wrong)}: `wrong` in place of `right`, wherever that stands in the
-solution (tutorials/solutions/homework.py). To teach the grader another mistake, add it here.
+solution (tutorials/solutions/homework.py); or {hint: [(right, wrong), ...]} if it is in several
+places. To teach the grader another mistake, add it here.
 """
 
 P_SAMPLE = {
     "The guess of the clean action is not clamped to [-1, 1].": ("x0.clamp(-1, 1)", "x0"),
+    "Clamp the guess of the clean action to [-1, 1], not the mean: a noisy action has no bounds.": [
+        ("x0.clamp(-1, 1)", "x0"),
+        ("if i == 0:", "mean = mean.clamp(-1, 1)\n    if i == 0:"),
+    ],
     "The network is told i + 1: timesteps run from 0 to N - 1 here.": (
         "torch.full((1,), i)",
         "torch.full((1,), i + 1)",
@@ -88,6 +93,18 @@ POLICY_LOSS = {
     "The scale is over the policy's own actions (the release), not over the data's.": (
         "other.abs()",
         "agent.critic(batch.state, batch.action)[int(coin)].abs()",
+    ),
+    "The scale is a single number, the mean of |Q| over the batch, not one for each sample.": (
+        "-climbed.mean() / scale",
+        "-(climbed / other.abs().detach()).mean()",
+    ),
+    "Climb one critic, which the coin chooses, not the smaller of the two (as TD3 and SAC do).": (
+        "if coin:",
+        "q1 = q2 = torch.minimum(q1, q2)\n    if coin:",
+    ),
+    "Climb the critic that the coin chooses, not the smaller of the two; the scale is right.": (
+        "-climbed.mean()",
+        "-torch.minimum(q1, q2).mean()",
     ),
     "L_q is not divided by its scale.": (" / scale", ""),
     "eta is missing.": ("agent.args.eta * ql_loss", "ql_loss"),
