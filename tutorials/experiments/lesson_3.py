@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # a script finds only its own folder
+REPOSITORY = str(Path(__file__).resolve().parents[2])
+sys.path.insert(0, REPOSITORY)  # before this script's own folder, which has a forks.py, too
 
 from diffusion_ql import Args, DiffusionPolicy, DiffusionQL
 from toy_experiments import pictures
