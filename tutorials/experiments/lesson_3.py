@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-REPOSITORY = str(Path(__file__).resolve().parents[2])
-sys.path.insert(0, REPOSITORY)  # before this script's own folder, which has a forks.py, too
+# First, because this script's own folder has a forks.py, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from diffusion_ql import Args, DiffusionPolicy, DiffusionQL
 from toy_experiments import pictures
