@@ -165,7 +165,8 @@ def histories(out, row, seeds=(0, 1, 2, 3, 4)):
     """[progress.csv of each seed of a row, as a DataFrame whose index is the step]."""
     method, task, _ = ROWS[row]
     folder = pictures.row_folder(out, row) / method.split(".")[-1] / task
-    return [pd.read_csv(folder / str(seed) / "progress.csv", index_col="step") for seed in seeds]
+    paths = [folder / str(seed) / "progress.csv" for seed in seeds]
+    return [pd.read_csv(path, index_col="step") for path in paths if path.exists()]
 
 
 def draw(out, seeds):
@@ -180,7 +181,8 @@ def draw(out, seeds):
             axis.plot(curves[0].index, np.mean(curves, axis=0), color=color, lw=2, label=number)
         axis.set(title=row, ylim=(-0.03, 1.03))
     figure.axes[0].legend()
-    figure.axes[-1].set_visible(len(ROWS) == len(figure.axes))
+    for axis in figure.axes[len(ROWS) :]:
+        axis.set_axis_off()
     figure.supxlabel("gradient step")
     return figure
 
