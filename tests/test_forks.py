@@ -1,4 +1,4 @@
-"""forks.py: its methods train, resume and act. And notebook 5: its rules, its data and its runs."""
+"""forks.py: its methods train, resume and act. And lesson 6: its rules, its data and its runs."""
 
 import numpy as np
 import pytest

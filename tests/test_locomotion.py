@@ -1,4 +1,4 @@
-"""The dataset of notebook 4 and the runs on it are what their scripts say, and small."""
+"""The dataset of lesson 5 and the runs on it are what their scripts say, and small."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
 """A dataset of one's own: Gymnasium's pendulum, swung up by a controller with noise.
 
-Notebook 5 writes the controller out and explains it. Torques go from -2 to 2; a state is
+Lesson 6 writes the controller out and explains it. Torques go from -2 to 2; a state is
 (cos, sin, speed) with the angle measured from the upright position.
 """
 

@@ -1,10 +1,10 @@
-"""The runs of notebook 6: each failure, its cure, and a healthy run with the same budget.
+"""The runs of lesson 7: each failure, its cure, and a healthy run with the same budget.
 
     python tutorials/experiments/failures.py                            # everything
     python tutorials/experiments/failures.py --runs healthy eta-100     # some of it
 
 A run takes about half a minute on one core. What is finished is not repeated, and what was stopped
-goes on where it stopped. Runs train in runs/failures/; what notebook 6 needs of them (config.json,
+goes on where it stopped. Runs train in runs/failures/; what lesson 7 needs of them (config.json,
 progress.csv, score.json, and the weights of seed 0) goes to tutorials/results/failures/.
 """
 
@@ -83,7 +83,7 @@ RUNS = {
 # ---- Training ------------------------------------------------------------------------------------
 @dataclass
 class Settings:
-    """Trains what is missing of the runs of notebook 6."""
+    """Trains what is missing of the runs of lesson 7."""
 
     runs: tuple[str, ...] = tuple(RUNS)  # which of them
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -1,4 +1,4 @@
-"""The committed runs of notebook 4: Diffusion-QL and a clone, on its dataset cheetah/mixed-v0.
+"""The committed runs of lesson 5: Diffusion-QL and a clone, on its dataset cheetah/mixed-v0.
 
     python tutorials/experiments/locomotion.py                  # all of it
     python tutorials/experiments/locomotion.py --part ql        # Diffusion-QL: 40 minutes
@@ -6,7 +6,7 @@
     python tutorials/experiments/locomotion.py --part evaluate  # both, in many episodes: 5 minutes
     python tutorials/experiments/locomotion.py --part seeds     # four more seeds: 100 minutes
 
-Times are those of one core. The run folders are in runs/locomotion; what notebook 4 needs of them
+Times are those of one core. The run folders are in runs/locomotion; what lesson 5 needs of them
 goes to tutorials/results/locomotion. A run that was stopped goes on, and nothing is done twice.
 The four more seeds have half of the steps: Diffusion-QL's score with seed 0 changes little later.
 """

@@ -1,4 +1,4 @@
-"""Makes `cheetah/mixed-v0`, the dataset of notebook 4: HalfCheetah-v5, half middling, half good.
+"""Makes `cheetah/mixed-v0`, the dataset of lesson 5: HalfCheetah-v5, half middling, half good.
 
     python tutorials/making/cheetah.py --out runs/cheetah
 
@@ -33,7 +33,7 @@ SETTINGS = dict(seed=0, learning_starts=5000, device="cpu")  # SAC's others: sta
 
 @dataclass
 class Args:
-    """Makes the dataset of notebook 4."""
+    """Makes the dataset of lesson 5."""
 
     out: str = "runs/cheetah"  # folder of the snapshots and of the dataset
 

@@ -1,4 +1,4 @@
-"""The three forks of notebook 6, each with one mistake. It spoils the search to read on."""
+"""The three forks of lesson 7, each with one mistake. It spoils the search to read on."""
 
 import torch
 
