@@ -1,4 +1,4 @@
-"""Lesson 2: its cells run in any order, its checks know mistakes, and what its text says is true."""
+"""Lesson 2 runs, its checks say right, and what its text claims about the committed runs is so."""
 
 import re
 from pathlib import Path

@@ -17,7 +17,7 @@ MISTAKES = [(name, hint) for name, one in CHECKS.items() for hint in one.mistake
 
 @pytest.mark.parametrize("name, hint", MISTAKES)
 def test_every_mistake_is_told_from_the_others(name, hint):
-    mistaken = with_mistakes(CHECKS[name].solution, CHECKS[name].mistakes[hint])
+    mistaken = with_mistakes(CHECKS[name].solution, [CHECKS[name].mistakes[hint]])
     assert CHECKS[name].verdict(mistaken) == f"✗ {name}: {hint}"
 
 
