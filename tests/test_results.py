@@ -101,3 +101,11 @@ def test_two_roads_in_the_readme():
     assert set(runs.groupby("method").size()) == {5}
     for row in make_table(runs).to_dict("records"):
         assert row["final"] in front, row["method"]
+
+
+def test_kitchen_is_the_table_of_its_runs_and_says_what_the_readme_says():
+    runs = collect(RESULTS / "kitchen")
+    (row,) = make_table(runs).to_dict("records")
+    text = (RESULTS / "kitchen" / "table.md").read_text()
+    assert all(row[selection] in text for selection in ("final", "online", "offline"))
+    assert runs["final"].max() < 75 < runs["online"].min()
