@@ -135,7 +135,10 @@ def test_a_cluster_that_loses_a_node_ends_the_same(here):
     thread = threading.Thread(target=lose_a_node)
     thread.start()
     try:
-        assert sweep.sweep(ENVS, (0, 1), "cluster", SETTINGS, address=cluster.address) == []
+        assert (
+            sweep.sweep(sweep.plan(ENVS, (0, 1), "cluster", SETTINGS), address=cluster.address)
+            == []
+        )
     finally:
         thread.join()
         cluster.shutdown()
@@ -146,17 +149,17 @@ def test_a_cluster_that_loses_a_node_ends_the_same(here):
 @pytest.mark.slow
 def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "ray", None)  # it must not be needed
-    assert sweep.sweep(ENVS, (0, 1), "whole", SETTINGS) == []
+    assert sweep.sweep(sweep.plan(ENVS, (0, 1), "whole", SETTINGS)) == []
     assert "4 runs, 4 of them are done" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
-        sweep.sweep(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
+        sweep.plan(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
     assert "keeps its settings: eta" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_in_a_moved_folder_finished_runs_go_on_when_steps_grow(here):
     shutil.copytree("whole", "moved")
-    assert sweep.sweep(ENVS[:1], (0,), "moved", [*SETTINGS, "--steps=400"]) == []
+    assert sweep.sweep(sweep.plan(ENVS[:1], (0,), "moved", [*SETTINGS, "--steps=400"])) == []
     result = json.loads(Path("moved/DiffusionQL/test/a-v0/0/result.json").read_text())
     assert result["final"]["step"] == 400
     before = json.loads(Path("whole/DiffusionQL/test/a-v0/0/result.json").read_text())
