@@ -3,8 +3,8 @@
 import importlib
 
 import pytest
-
 from lessons import ROOT
+
 from tutorials.grading import Check, with_mistakes
 
 CHECKS = {}
