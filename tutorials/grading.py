@@ -107,7 +107,8 @@ def differences(answers, expected):
 
 
 def is_close(answer, expected):
-    return answer.shape == expected.shape and torch.allclose(answer, expected, 1e-3, 1e-5)
+    same_shape = answer.shape == expected.shape
+    return same_shape and torch.allclose(answer, expected, 1e-3, 1e-5, equal_nan=True)
 
 
 def recognise(solution, mistakes, ask, answers):
@@ -148,6 +149,7 @@ def blank(*inputs, mistakes=(), gradient=False):
     which prints one line: right, not done yet, or a hint. It raises nothing, changes nothing, and
     leaves the random state alone. For a blank that is a number or a tensor, and not a function,
     give no inputs: the function below returns it, and the student's value takes add_noise's place.
+    Several results (mean, variance) are tensors of one shape.
 
     inputs: of the function, in their order. What can be called (normal(8, 2), make_agent) draws or
         makes one, anew for each call; anything else is handed over as it is.
@@ -203,6 +205,8 @@ class Check(NamedTuple):
             value = function(*inputs) if callable(function) else function
             if value is None or value is ...:
                 raise NotImplementedError
+            if isinstance(value, tuple):
+                value = torch.stack(value)
             value = torch.as_tensor(value)
             answers[f"the result, draw {seed}"] = value.detach().double()
             if self.gradient:

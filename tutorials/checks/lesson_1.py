@@ -72,7 +72,6 @@ def gaussian_loss(mean, std, action):
             "(action - mean).square().mean(dim=0)",
         ),
         "Measure the spread around the mean, not around 0.": ("(action - mean)", "action"),
-        "That is the variance: the deviation is its root.": ("variance.sqrt()", "variance"),
     },
 )
 def best_gaussian(action, weight):
