@@ -14,7 +14,7 @@ import torch
 from PIL import Image as Picture
 
 from diffusion_ql import Args
-from toy_experiments.pictures import COLORS, RULES, choose, read_row, table
+from toy_experiments.pictures import COLORS, RULES, choose, draw_actions, read_row, table
 
 __all__ = ["COLORS", "FAST", "RULES", "choose"]
 
@@ -65,6 +65,12 @@ def panels(count, width=2.6, height=3.4):
     if count == 1:
         return axes[0, 0]
     return axes[0]
+
+
+def draw_samples(axis, actions, title, color=None):
+    """A panel of actions (n, 2) on the bandit, with dots that a projector shows."""
+    draw_actions(axis, actions, title, color=color)
+    axis.collections[-1].set(sizes=[8], alpha=0.5)
 
 
 def dots(axis, rows, colors, lines=None, spread=False):

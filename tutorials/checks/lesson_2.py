@@ -88,6 +88,10 @@ def guess_x0(x, noise, kept):
         ),
         "Take the mean over actions and axes, not the sum.": (".mean()", ".sum()"),
         "A squared error is needed: this one can be negative.": (".square()", ""),
+        "The absolute error leads to a median; we want the mean, so square it.": (
+            ".square()",
+            ".abs()",
+        ),
     },
 )
 def denoising_loss(model, x0):

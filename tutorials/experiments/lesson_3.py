@@ -89,10 +89,11 @@ class Watched(DiffusionQL):
         action = self.actor.sample(batch.state)
         ql_loss, q = self.q_loss(batch.state, action)
         loss = self.args.eta * ql_loss
-        if self.args.clone:
+        metrics = {"ql_loss": ql_loss, "q_policy": q, **self.watch(action)}
+        if self.args.clone:  # without it L_d may grow beyond all bounds, and is no metric
             loss = loss + bc_loss
-        metrics = {"bc_loss": bc_loss, "ql_loss": ql_loss, "actor_loss": loss, "q_policy": q}
-        return loss, {**metrics, **self.watch(action)}
+            metrics["bc_loss"] = bc_loss
+        return loss, {**metrics, "actor_loss": loss}
 
     @torch.no_grad()
     def watch(self, action):
@@ -179,7 +180,7 @@ def draw(out, seeds):
             for curve in curves:
                 axis.plot(curve, color=color, lw=0.8, alpha=0.6)
             axis.plot(curves[0].index, np.mean(curves, axis=0), color=color, lw=2, label=number)
-        axis.set(title=row, ylim=(-0.03, 1.03))
+        axis.set(title=row.replace(", ", ",\n"), ylim=(-0.03, 1.03))
     figure.axes[0].legend()
     for axis in figure.axes[len(ROWS) :]:
         axis.set_axis_off()
