@@ -10,6 +10,7 @@ from sweep import collect, make_table
 from toy_experiments import behavior_cloning, cvae_settings, expressiveness, n_timesteps, pictures
 from toy_experiments import q_learning as with_reward
 from toy_experiments.bandit import make_data, reward_of
+from tutorials.experiments import lesson_3
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 COMMANDS = {
@@ -18,6 +19,7 @@ COMMANDS = {
     "cvae_settings": cvae_settings,
     "q_learning": with_reward,
     "expressiveness": expressiveness,
+    "lesson_3": lesson_3,
 }
 DATA_REWARD = 2.375  # the mean of the four corners' rewards
 
@@ -109,3 +111,7 @@ def test_kitchen_is_the_table_of_its_runs_and_says_what_the_readme_says():
     text = (RESULTS / "kitchen" / "table.md").read_text()
     assert all(row[selection] in text for selection in ("final", "online", "offline"))
     assert runs["final"].max() < 75 < runs["online"].min()
+    front = (RESULTS.parent / "README.md").read_text()
+    section = front[front.index("### kitchen-complete") : front.index("### The bandit")]
+    for selection in ("final", "online", "offline"):
+        assert all(f"| {score:.1f} " in section for score in runs[selection])

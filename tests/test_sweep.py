@@ -135,10 +135,8 @@ def test_a_cluster_that_loses_a_node_ends_the_same(here):
     thread = threading.Thread(target=lose_a_node)
     thread.start()
     try:
-        assert (
-            sweep.sweep(sweep.plan(ENVS, (0, 1), "cluster", SETTINGS), address=cluster.address)
-            == []
-        )
+        runs = sweep.plan(ENVS, (0, 1), "cluster", SETTINGS)
+        assert sweep.sweep(runs, address=cluster.address) == []
     finally:
         thread.join()
         cluster.shutdown()

@@ -1,4 +1,4 @@
-"""Every lesson and its solutions run from top to bottom, in their fast mode, with all figures.
+"""Lessons without a test of their own, and solutions, run in the fast mode and show their figures.
 
 The committed outputs are those of the full mode. test_guide.py follows the links.
 """
@@ -14,6 +14,8 @@ TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 LESSONS = sorted(path.name for path in TUTORIALS.glob("[0-9]*.ipynb"))
 SOLVED = [name for name in LESSONS if (TUTORIALS / "solutions" / name).exists()]
 NOTEBOOKS = LESSONS + [f"solutions/{name}" for name in SOLVED]
+TESTS = Path(__file__).parent
+OLD = [name for name in NOTEBOOKS if not (TESTS / f"test_lesson_{name[0]}.py").exists()]
 
 
 def read(name):
@@ -36,10 +38,6 @@ def failed_checks(notebook):
     return [line for line in lines if line.startswith(("✗", "…"))]
 
 
-TESTS = Path(__file__).parent
-OLD = [name for name in NOTEBOOKS if not (TESTS / f"test_lesson_{name[0]}.py").exists()]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OLD)  # test_lesson_N.py runs lesson N
 def test_notebook_runs_and_shows_its_figures(name, monkeypatch):
@@ -60,6 +58,7 @@ def test_committed_outputs_are_whole_and_clean(name):
         for output in cell.outputs:
             assert output.output_type != "error"
             assert output.get("name") != "stderr", output.text  # a progress bar or a warning
+    assert not failed_checks(read(name))
     text = (TUTORIALS / name).read_text()
     places = ("/home/", "/Users/", "/tmp/", f"{TUTORIALS.parent}/", f"{Path.home()}/")
     assert not [place for place in places if place in text]
