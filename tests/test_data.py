@@ -33,7 +33,7 @@ def test_the_papers_settings(env):
     assert args.eval_episodes == (10 if args.steps == 2_000_000 else 100)
     shared = (args.critic_lr, args.batch_size, args.n_timesteps, args.discount, args.tau)
     assert shared == (3e-4, 256, 5, 0.99, 0.005)
-    assert diffusion_ql.parse_args(["--env", env])[0] == args
+    assert diffusion_ql.parse_args(["--env", env])[1] == args
 
 
 def test_settings_of_a_task_can_be_overridden():

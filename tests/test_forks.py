@@ -28,7 +28,7 @@ def test_method_trains_resumes_and_acts(name, pendulum):
 
 
 def test_a_methods_knob_is_an_option_of_the_command_line(pendulum, run_main):
-    args, _ = parse_args(["--alpha", "3"], FQL)
+    _, args = parse_args(["--alpha", "3"], FQL)
     assert args.alpha == 3
     code, _, _ = run_main(
         forks, "IDQL", "--env", ENV, "--out", "run", "--expectile=0.9", *TINY_FLAGS

@@ -48,7 +48,7 @@ def test_dataset_is_small_and_what_its_script_makes(data):
 
 
 def test_dataset_can_be_trained_on_by_the_command_line(data):
-    args, _ = parse_args(["--env", cheetah.NAME])
+    _, args = parse_args(["--env", cheetah.NAME])
     assert args.env == locomotion.ENV == cheetah.NAME
     assert (args.eta, args.reward_tune, args.max_q_backup) == (1.0, "no", False)
 

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import conftest as kit
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import ENV, HALF, LONG, TINY, TINY_FLAGS, Fork, ForkArgs, changed, flags
@@ -195,12 +196,27 @@ def test_learning_rates_fall_along_a_cosine_and_resume():
         rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
         return metrics
 
+    def stop(agent, metrics):
+        if agent.step == 12:
+            raise RuntimeError("stopped")
+        return watch(agent, metrics)
+
     args = Args(env=ENV, out="run", lr=1e-3, critic_lr=4e-3, lr_decay=True, **TINY)
-    train(args, agent_class=changed(watch))
+    with pytest.raises(RuntimeError):
+        train(args, agent_class=changed(stop))
+    del rates[10:]  # it goes on from the checkpoint at step 10
+    train(Args(resume="run"), agent_class=changed(watch))
     cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
     np.testing.assert_allclose(rates, np.outer(cosine, [1e-3, 4e-3]))
-    train(Args(resume="run", steps=40), agent_class=changed(watch))
-    assert rates[30] == pytest.approx([cosine[15] * 1e-3, cosine[15] * 4e-3])
+    with pytest.raises(ValueError, match="steps"):
+        Args(resume="run", steps=40)  # whose rate would jump up again
+
+
+def test_a_resume_that_is_refused_changes_nothing(whole):
+    before = Path("whole/config.json").read_text()
+    with pytest.raises(ValueError, match="has made 20 steps"):
+        train(Args(resume="whole", steps=10))
+    assert Path("whole/config.json").read_text() == before
 
 
 def test_tensors_are_where_the_agent_is():
@@ -436,7 +452,8 @@ def test_act_with_the_policy_or_the_average(choice, used, cli, monkeypatch):
 
 @pytest.mark.parametrize("which", ["15", "best", "offline"])
 def test_agents_that_are_not_there(which, fails, whole):
-    Path("whole/result.json").write_text(json.dumps({"final": whole["final"]}))
+    progress = pd.read_csv("whole/progress.csv", index_col="step")
+    progress.drop(columns="bc_loss").to_csv("whole/progress.csv")
     said = fails("--evaluate", "whole", "--which", which)
     assert repr(which) in said and "give a step of [10, 20]" in said
 
