@@ -1,3 +1,11 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#     "torch>=2.4", "numpy>=1.26", "pandas>=2.0", "tyro>=1.0", "tqdm>=4.66", "filelock>=3.12",
+#     "gymnasium[mujoco]>=1.2,<2", "gymnasium-robotics>=1.4,<2", "mujoco>=3.1,<3.11",
+#     "minari[hdf5,hf]>=0.5.3,<0.6", "tensorboard>=2.16", "moviepy>=2.1",
+# ]
+# ///
 """Diffusion-QL (Wang, Hunt & Zhou, ICLR 2023, arXiv:2208.06193): offline RL by a diffusion policy.
 
 python diffusion_ql.py                                  # two-roads: minutes, no download

@@ -124,3 +124,12 @@ def test_weights_of_the_release_load():
     exec(of_release, {"agent": agent, "torch": torch})
     for name, parameter in agent.actor.named_parameters():
         assert torch.equal(parameter, theirs[name])
+
+
+def test_what_uv_installs_for_the_file_is_what_the_requirements_say():
+    header = (ROOT / "diffusion_ql.py").read_text().split("# ///")[1]
+    needed = re.findall(r'"([a-z][^"]*)"', header)
+    requirements = (ROOT / "requirements.txt").read_text()
+    assert len(needed) == 12
+    for requirement in needed:
+        assert re.search(rf"^{re.escape(requirement)}\b", requirements, re.MULTILINE), requirement
