@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +51,6 @@ def flags(**settings):
 TINY_FLAGS = flags(**TINY)
 
 
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
 def hear_ctrl_c():
     """In a new process: Ctrl-C is heard, also where the tests run in the background of a shell."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -63,7 +59,8 @@ def hear_ctrl_c():
 def start(*argv, script=diffusion_ql.__file__):
     """Starts a script, or `-c` and code, as a process of its own."""
     command = [sys.executable, *map(str, (script, *argv))]
-    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **PIPES)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **pipes)
 
 
 def wait_for(path, process):
@@ -239,15 +236,6 @@ LOST = {  # names that lead to nothing, and what is said about them
     "hf://user/name": "name",
     "pen-human": "D4RL/pen/human-v2",
 }
-REASONS = {  # of names that fit no simulator
-    "antmaze-umaze-v0": "--env antmaze-umaze",
-    "door-human-v1": "rewards",
-    "hopper-medium-v0": "hopper-medium-v2",
-    "hopper-medum-v2": "hopper-medium-v2",
-    "maze2d-umaze-v1": "nearest",
-    "antmaze-large-navigate-singletask-v0": "OGBench",
-    "cube-single-play-v0": "OGBench",
-}
 
 
 # ---- Data ----------------------------------------------------------------------------------------
@@ -359,7 +347,7 @@ def make_d4rl(path, n=60, width=4, action_width=1, **changes):
     return columns
 
 
-# ---- D4RL's kitchen ------------------------------------------------------------------------------
+# ---- Public data, where it is here ---------------------------------------------------------------
 def folder_of(variable, default):
     """The folder that an environment variable names, before a test sets another."""
     return Path(os.environ.get(variable, default)).expanduser().absolute()
@@ -367,27 +355,6 @@ def folder_of(variable, default):
 
 D4RL = folder_of("D4RL_DATASET_DIR", "~/.d4rl/datasets")
 MINARI = folder_of("MINARI_DATASETS_PATH", "~/.minari/datasets")
-KITCHEN = D4RL / "mini_kitchen_microwave_kettle_light_slider-v0.hdf5"
-
-
-@pytest.fixture(scope="module")
-def kitchen(tmp_path_factory):
-    """kitchen-complete-v0 of D4RL's own file, loaded without a warning."""
-    if not KITCHEN.exists():
-        pytest.skip(f"there is no {KITCHEN}")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        patch.setenv("D4RL_DATASET_DIR", str(D4RL))
-        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
-        return diffusion_ql.load_dataset("kitchen-complete-v0")
-
-
-def demonstrations():
-    """Observations and actions of each, by its rows in the file."""
-    with h5py.File(KITCHEN) as file:
-        ends = np.flatnonzero(file["terminals"][()])[:-1] + 1
-        columns = [np.split(file[name][()], ends) for name in ("observations", "actions")]
-    return list(zip(*columns, strict=True))
 
 
 # ---- Command lines -------------------------------------------------------------------------------
