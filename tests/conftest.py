@@ -72,7 +72,7 @@ def wait_for(path, process):
 
 def finish(process):
     """Exit code, output and errors of a process that was started."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=500)
     return process.returncode, out, err
 
 
