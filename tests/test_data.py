@@ -14,7 +14,7 @@ import minari
 import numpy as np
 import pytest
 import torch
-from conftest import ENV, LOST, NAMES, PAPER, TINY, TINY_FLAGS, edit_metadata, make_minari
+from conftest import ENV, TINY, TINY_FLAGS, edit_metadata, make_minari
 from environments import MIRRORED, UMAZE
 
 import diffusion_ql
@@ -25,6 +25,48 @@ NO_ENV = dict(env_spec=None, eval_env_spec=None)  # of a dataset's metadata
 
 
 # ---- Names and settings --------------------------------------------------------------------------
+# The release's settings: lr, eta, max-Q backup, rewards, steps, gradient norm, top_k.
+PAPER = {
+    "halfcheetah-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 1),
+    "hopper-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 2),
+    "walker2d-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 1, 1),
+    "halfcheetah-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 2, 0),
+    "hopper-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 2),
+    "walker2d-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 1),
+    "halfcheetah-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 7, 0),
+    "hopper-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 2),
+    "walker2d-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 1),
+    "antmaze-umaze": (3e-4, 0.5, False, "cql_antmaze", 1_000_000, 2, 2),
+    "antmaze-umaze-diverse": (3e-4, 2.0, True, "cql_antmaze", 1_000_000, 3, 2),
+    "antmaze-medium-play": (1e-3, 2.0, True, "cql_antmaze", 1_000_000, 2, 1),
+    "antmaze-medium-diverse": (3e-4, 3.0, True, "cql_antmaze", 1_000_000, 1, 1),
+    "antmaze-large-play": (3e-4, 4.5, True, "cql_antmaze", 1_000_000, 10, 2),
+    "antmaze-large-diverse": (3e-4, 3.5, True, "cql_antmaze", 1_000_000, 7, 1),
+    "pen-human-v1": (3e-5, 0.15, False, "normalize", 1_000_000, 7, 2),
+    "pen-cloned-v1": (3e-5, 0.1, False, "normalize", 1_000_000, 8, 2),
+    "kitchen-complete": (3e-4, 0.005, False, "no", 250_000, 9, 2),
+    "kitchen-partial": (3e-4, 0.005, False, "no", 1_000_000, 10, 2),
+    "kitchen-mixed": (3e-4, 0.005, False, "no", 1_000_000, 10, 0),
+}
+NAMES = {  # of --env, and the Minari dataset that each leads to
+    "walker2d-medium": "mujoco/walker2d/medium-v0",
+    "mujoco/hopper/medium-v0": "mujoco/hopper/medium-v0",
+    "hopper-medium-replay": "d4rl/hopper/medium-replay-v2",
+    "d4rl/hopper/medium-v2": "d4rl/hopper/medium-v2",
+    "pen-human": "D4RL/pen/human-v2",
+    "pen-human-v1": "d4rl/pen/human-v1",
+    "kitchen-complete-v0": "d4rl/kitchen/complete-v0",
+    "two-roads": "toy/two-roads-v1",
+}
+LOST = {  # names that lead to nothing, and what is said about them
+    "walker2d-mediun": "walker2d-medium",
+    "some.hdf5": "d4rl_to_minari.py",
+    "my/missing-v0": "my/missing-v0",
+    "hf://user/name": "name",
+    "pen-human": "D4RL/pen/human-v2",
+}
+
+
 @pytest.mark.parametrize("env", PAPER)
 def test_the_papers_settings(env):
     args = Args(env=env)

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -82,20 +81,14 @@ def test_a_command_is_understood(words):
         assert words[-1] == "--help" and stop.code == 0
 
 
-def test_a_command_with_a_mistake_is_not_understood():
-    for words in (["sweep.py", "--env", "two-roads"], ["toy_experiments/q_learning.py", "--sed=1"]):
-        with pytest.raises((SystemExit, ValueError)):
-            understand(*words)
-
-
 @pytest.mark.slow
 def test_the_fork_trains_and_is_brought_back(pendulum, cli, monkeypatch):
     """The README's own code, in a file of its own, on a dataset that is here."""
     (fork,) = re.findall(r"```python\n(.*?)```", FRONT, re.DOTALL)
     Path("normalized.py").write_text(fork)
     command = [sys.executable, "normalized.py", "--env", ENV, "--out", "run", *TINY_FLAGS]
-    path = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, check=True, capture_output=True, env=path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    subprocess.run(command, check=True, capture_output=True)
     saved = torch.load("run/agents/20.pt", weights_only=True)
     mean = load_dataset(ENV).transitions.state.mean(0)
     torch.testing.assert_close(saved["mean"], mean)
