@@ -143,8 +143,8 @@ def test_what_a_resumed_run_refuses(change, cli, fails, whole):
         Args(resume="whole", **change)
     code, _, err = cli("--resume", "whole", *flags(**change))
     assert code == 2 and "keeps its settings" in err and name in err
-    assert "has made 20 steps" in fails("--resume", "whole", "--steps", 19)
     assert Path("whole/config.json").read_bytes() == before
+    assert "has made 20 steps" in fails("--resume", "whole", "--steps", 19)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"env": "of an older run"}'])
