@@ -27,9 +27,8 @@ def test_what_the_lesson_computes():
     assert jumps[0] < 0.05 and jumps[1] > 1  # CVAE and diffusion
     assert lesson["thread_width"] < 1e-5
     assert (lesson["thread"][0] - lesson["thread"][-1]).norm() > 1
-    torn, ordinary = lesson["torn"], lesson["ordinary"]
-    assert torn[40] < 3 and torn[-1] > 1e4
-    assert 0.75 < ordinary[40] < 0.85 and 1 / 33 < ordinary[-1] < 1 / 25
+    assert lesson["torn"][40] < 3 and lesson["torn"][-1] > 1e4
+    assert 0.75 < lesson["ordinary"][40] < 0.85 and 1 / 33 < lesson["ordinary"][-1] < 1 / 25
     assert lesson["largest_factor"] < 25
     fresh = [lesson["denoise"](lesson["policy"], torch.randn(10_000, 50, 2))[-1] for _ in range(5)]
     assert 1 - lesson["share_on_mode"](torch.cat(fresh)) < 1e-4  # 0.2e-4 of 200,000
@@ -44,13 +43,8 @@ def test_what_the_text_says_about_cloning():
     assert mixture[0] < 0.055 and 0.6 < mixture[1] < mixture[2] < 0.66 and mixture[3] > 0.99
     repaired = seeds("behavior_cloning", "CVAE, repaired", "on_mode")
     assert 0.775 < repaired[0] and repaired[-1] < 0.805
-    cvae = seeds("behavior_cloning", "CVAE", "on_mode")
-    assert cvae[0] < 0.3 < 0.6 < cvae[1]
     diffusion = seeds("behavior_cloning", "diffusion", "on_mode")
-    assert diffusion[0] > 0.985 > max(cvae) and abs(diffusion.mean() - 0.992) < 0.001
-    noise = torch.randn(20_000, 2)
-    best = max(bandit.measure((std * noise).tanh())["on_mode"] for std in (1.3, 1.5, 1.7))
-    assert seeds("behavior_cloning", "MMD", "on_mode")[-1] < best + 0.01 < 0.26
+    assert diffusion[0] > 0.985 and abs(diffusion.mean() - 0.992) < 0.001
 
 
 def test_what_the_text_says_about_rewards():
@@ -59,9 +53,8 @@ def test_what_the_text_says_about_rewards():
     assert abs(seeds("expressiveness", f"weighted diffusion, {tie}", "reward") - 4.2).max() < 0.15
     corner = math.pi * bandit.RADIUS**2 / 4  # its share of the square
     assert abs(sum(bandit.TASKS["bandit-tie"]) * corner - 0.36) < 0.005
-    missed = 1 - seeds("expressiveness", f"weighted diffusion, {tie}", "on_mode").mean()
-    assert abs(missed - 0.15) < 0.01
-    diffusion_ql = seeds("expressiveness", f"Diffusion-QL, {tie}", "reward")
-    assert abs(diffusion_ql.mean() - 3.8) < 0.05
+    hit = seeds("expressiveness", f"weighted diffusion, {tie}", "on_mode").mean()
+    diffusion_ql = seeds("expressiveness", f"Diffusion-QL, {tie}", "reward").mean()
+    assert abs(hit - 0.85) < 0.01 and abs(diffusion_ql - 3.8) < 0.05
     assert seeds("q_learning", "AWR", "reward")[0] > 4.95
     assert abs(seeds("q_learning", "Diffusion-QL", "reward") - 4.5).max() < 0.2
