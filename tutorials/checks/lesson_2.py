@@ -139,20 +139,3 @@ def ddim_step(model, x, i, j):
     noise = guess
     x0 = (x - (1 - ALPHA_BAR[i]).sqrt() * guess) / ALPHA_BAR[i].sqrt()
     return ALPHA_BAR[j].sqrt() * x0 + (1 - ALPHA_BAR[j]).sqrt() * noise
-
-
-@blank(
-    network,
-    uniform(8, 2),
-    gradient=True,
-    mistakes={
-        "The sign: as u grows, the point moves to the noise.": ("- (noise - x0)", "- (x0 - noise)"),
-        "The network guesses how fast the point moves, not the noise.": ("(noise - x0)", "noise"),
-    },
-)
-def flow_loss(model, x0):
-    """How well the velocity between clean actions x0 (B, 2) and noise is predicted."""
-    u = torch.rand(len(x0), 1)
-    noise = torch.randn_like(x0)
-    x = (1 - u) * x0 + u * noise
-    return (model(x, N * u[:, 0], torch.zeros_like(x)) - (noise - x0)).square().mean()
