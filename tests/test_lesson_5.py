@@ -31,7 +31,7 @@ def test_what_the_lesson_computes():
     assert table[["final", "online"]].mean().round().tolist() == [47, 86]
 
     gains = np.diff(list(lesson["KITCHEN"].values()))
-    assert gains.min() > 0 and round(gains.max()) == 21
+    assert gains.min() > 0 and (gains > 20).sum() == 2
     policy, average = np.transpose(lesson["PAIRS"]["two-roads, 5 last agents"])
     assert [round(pair.mean(), 1) for pair in (policy, average)] == [87.3, 88.8]
     assert [round(pair.std(ddof=1), 1) for pair in (policy, average)] == [3.4, 1.1]
