@@ -4,20 +4,15 @@ Each function below is the right answer of a blank. What is drawn at random, it 
 in which the lesson does.
 """
 
+from functools import partial
+
 import torch
 
 from diffusion_ql import DiffusionPolicy, DoubleCritic
 from tutorials.grading import blank, make_agent, make_batch, normal, share
 
-
-def policy():
-    """A small policy that has learned nothing."""
-    return DiffusionPolicy(3, 2, n_timesteps=5, hidden_dim=16)
-
-
-def critics():
-    """Small critics that have learned nothing."""
-    return DoubleCritic(3, 2, hidden_dim=16)
+policy = partial(DiffusionPolicy, 3, 2, n_timesteps=5, hidden_dim=16)  # has learned nothing
+critics = partial(DoubleCritic, 3, 2, hidden_dim=16)
 
 
 # ---- What followed -------------------------------------------------------------------------------
@@ -29,10 +24,6 @@ def critics():
         "The step's own reward counts in full: only what comes later is discounted.": (
             "rewards[:, step] + discount * later",
             "discount * (rewards[:, step] + later)",
-        ),
-        "One factor for each step is enough: `later` is discounted already.": (
-            "discount * later",
-            "discount ** (step + 1) * later",
         ),
         "This is the step's own reward; what comes later is missing.": (" + discount * later", ""),
     },
@@ -57,7 +48,6 @@ def earned(rewards, discount):
     mistakes={
         "Nothing follows a terminal state: not_done is missing.": ("batch.not_done * ", ""),
         "The discount is missing.": ("discount * ", ""),
-        "The reward of the step itself is missing.": ("batch.reward + ", ""),
         "The smaller of both critics, not the larger.": ("torch.minimum", "torch.maximum"),
         "It asks about the next state, and what the policy does there.": (
             "batch.next_state",
@@ -91,7 +81,6 @@ def target(policy, critics, batch, discount):
             "share * (new - old)",
             "(1 - share) * (new - old)",
         ),
-        "It moves away from the new one: the sign.": ("(new - old)", "(old - new)"),
         "Only the step is returned: add it to the old one.": ("old + share", "share"),
     },
 )
