@@ -95,16 +95,19 @@ ROWS = {
 
 
 # ---- What was promised, and what was earned ------------------------------------------------------
-def drive_long(agent, dataset, seed=7):
-    """EPISODES long episodes. Returns paths (EPISODES, STEPS, 2), rewards and q (EPISODES, STEPS).
+def drive_long(agent, dataset, episodes=EPISODES, steps=STEPS, cell=None, seed=7):
+    """Long episodes: paths (episodes, steps, 2), rewards and q (episodes, steps).
 
     q is what the critics promise, by the smaller of the two, for the action that is played.
+    cell: where the ball starts, if not on the left: (row, column) of the maze.
     """
-    envs = [make_env(dataset.env_spec, max_episode_steps=STEPS) for _ in range(EPISODES)]
-    states = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
+    envs = [make_env(dataset.env_spec, max_episode_steps=steps) for _ in range(episodes)]
+    options = None if cell is None else {"reset_cell": cell}
+    starts = [env.reset(seed=seed + i, options=options) for i, env in enumerate(envs)]
+    states = np.stack([state for state, _ in starts])
     torch.manual_seed(seed)
     paths, rewards, promises = [], [], []
-    for _ in range(STEPS):
+    for _ in range(steps):
         state = torch.tensor(states)
         action = agent.act(state)
         with torch.no_grad():
