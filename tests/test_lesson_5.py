@@ -36,7 +36,7 @@ def test_what_the_lesson_computes():
     assert [round(pair.mean(), 1) for pair in (policy, average)] == [87.3, 88.8]
     assert [round(pair.std(ddof=1), 1) for pair in (policy, average)] == [3.4, 1.1]
     assert [round(share, 2) for share in lesson["humps"].values()] == [0.34, 0.35]
-    means = [round(last.mean(), 1) for last in lesson["clones"].values()]
+    means = [round(last.mean(), 1) for last in lesson["last_scores"].values()]
     assert means == [44.9, 55.5]
 
 
