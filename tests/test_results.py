@@ -10,7 +10,7 @@ from sweep import collect, make_table
 from toy_experiments import behavior_cloning, cvae_settings, expressiveness, n_timesteps, pictures
 from toy_experiments import q_learning as with_reward
 from toy_experiments.bandit import make_data, reward_of
-from tutorials.experiments import lesson_3
+from tutorials.experiments import lesson_3, lesson_4
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 COMMANDS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "q_learning": with_reward,
     "expressiveness": expressiveness,
     "lesson_3": lesson_3,
+    "lesson_4": lesson_4,
 }
 DATA_REWARD = 2.375  # the mean of the four corners' rewards
 
