@@ -16,7 +16,7 @@ from toy_experiments import (
     pictures,
     q_learning,
 )
-from tutorials.experiments import lesson_3
+from tutorials.experiments import lesson_3, lesson_4
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 FRONT = (RESULTS.parent / "README.md").read_text()
@@ -104,9 +104,10 @@ def test_when_a_policy_needs_to_be_expressive(remake):
     assert earned("weighted diffusion", "5").min() > 4
 
 
-def test_the_runs_of_lesson_3(remake):
-    """test_lesson_3.py has what the lesson says of them."""
-    remake(lesson_3)
+@pytest.mark.parametrize("module", [lesson_3, lesson_4], ids=["lesson 3", "lesson 4"])
+def test_the_runs_of_a_lesson(remake, module):
+    """test_lesson_3.py and test_lesson_4.py have what the lessons say of them."""
+    remake(module)
 
 
 BANDIT = {  # the experiment and the row that hold a method's runs on the bandit, with N = 5
