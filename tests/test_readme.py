@@ -56,6 +56,9 @@ def understand(script, *argv):
         options, settings = tyro.cli(sweep.Options, args=argv, return_unknown_args=True)
         methods = [name for name in options.methods if "." not in name]
         return sweep.plan(options.envs, options.seeds, options.out, settings, methods)
+    if script == "tutorials/doctor.py":
+        (run,) = argv
+        return run
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     for name in ("Args", "Options"):
         options = getattr(module, name, None)
