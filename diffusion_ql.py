@@ -1,3 +1,11 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#     "torch>=2.4", "numpy>=1.26", "pandas>=2.0", "tyro>=1.0", "tqdm>=4.66", "filelock>=3.12",
+#     "gymnasium[mujoco]>=1.2,<2", "gymnasium-robotics>=1.4,<2", "mujoco>=3.1,<3.11",
+#     "minari[hdf5,hf]>=0.5.3,<0.6", "tensorboard>=2.16", "moviepy>=2.1",
+# ]
+# ///
 """Diffusion-QL (Wang, Hunt & Zhou, ICLR 2023, arXiv:2208.06193): offline RL by a diffusion policy.
 
 python diffusion_ql.py                                  # two-roads: minutes, no download
@@ -24,11 +32,13 @@ from typing import Literal, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
 from filelock import FileLock
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 gym.logger.min_level = gym.logger.ERROR  # "Walker2d-v4 is out of date": so is D4RL's data
@@ -76,12 +86,15 @@ class Args:
     def __post_init__(self):
         """What is not given comes from the run to resume, or from the task's row in TASKS."""
         defaults, _ = find_task(self.env)
+        may_change = list(MAY_CHANGE)
         if self.resume:
             defaults = read_config(self.resume)["settings"]
+            if defaults["lr_decay"]:
+                may_change.remove("steps")  # its rate has fallen with them
         for name, value in defaults.items():
             if name not in self.given and name in vars(self):
                 setattr(self, name, value)
-            elif self.resume and name not in MAY_CHANGE and self.given.get(name, value) != value:
+            elif self.resume and name not in may_change and self.given.get(name, value) != value:
                 raise ValueError(f"a run keeps its settings: {name} cannot change")
         for field in fields(Args):
             value = getattr(self, field.name)
@@ -93,6 +106,8 @@ class Args:
             lowest = 0 if field.name in MAY_BE_ZERO else sys.float_info.min
             if field.type in (int, float) and not lowest <= value < math.inf:
                 raise ValueError(f"{field.name} {value}: give a positive number")
+            if field.name in ("discount", "tau", "ema_decay") and value > 1:
+                raise ValueError(f"{field.name} {value}: give a number of at most 1")
 
 
 MAY_CHANGE = "resume out device compile steps eval_every eval_episodes".split()  # when resumed
@@ -254,7 +269,10 @@ class DiffusionQL(nn.Module):
 
     It follows the authors' code where that differs from the paper; tutorials/README.md lists where.
     A fork is a subclass that overrides what it changes: a network (make_policy, make_critic), a
-    loss, `update` or `act`. Its options are fields of a dataclass that inherits from Args.
+    loss, `update` or `act`. Its options are fields of a dataclass that inherits from Args. More
+    than two critics concern regress, q_loss and propose; other states, update and act. Statistics
+    of the data belong in buffers made by __init__: `prepare` fills them, and a saved agent holds
+    them.
     """
 
     Args = Args  # the class of its settings; a fork names its own here
@@ -279,7 +297,10 @@ class DiffusionQL(nn.Module):
         return DoubleCritic(state_dim, action_dim, self.args.hidden_dim)
 
     def prepare(self, data):
-        """Called before training with all transitions, for a fork that needs their statistics."""
+        """Called before training with all transitions, for a fork that needs their statistics.
+
+        It is not called for an agent that was loaded.
+        """
 
     def update(self, batch):
         """One step of Algorithm 1. Returns metrics, {name: scalar tensor}."""
@@ -392,8 +413,6 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     dataset: a Dataset of your own, instead of args.env's. progress_bar: tqdm or a class like it.
     Raises ValueError for what does not fit, FloatingPointError if a loss is not finite.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     # --- The data, the agent, and the run folder ---
     env = "" if dataset else args.env  # data of your own has no name by which it could be loaded
     dataset = dataset or load_dataset(args.env)
@@ -407,9 +426,10 @@ def train(args, dataset=None, agent_class=DiffusionQL, progress_bar=tqdm):
     agent.prepare(data)
     check_optimizers(agent)
     log = {"rows": [], "returns": [], "sums": {}}  # sums: of metrics since the last evaluation
-    folder = open_folder(agent, dataset, env)
+    folder, config = open_folder(agent, dataset, env)
     if (folder / "checkpoint.pt").exists():
         load_checkpoint(folder, agent, log)
+    write_json(folder / "config.json", config)
     compile_losses(agent)
 
     # --- Algorithm 1, with a checkpoint every minute and before each evaluation. A run that was
@@ -460,7 +480,7 @@ def compile_losses(agent):
         return
     for name in ("critic_loss", "policy_loss"):
         compiled = torch.compile(getattr(type(agent), name), mode=mode)
-        setattr(agent, name, partial(compiled, agent))  # a deepcopy of it is bound to the copy
+        setattr(agent, name, partial(compiled, agent))  # in a deepcopy, it calls the copy
 
 
 @torch.no_grad()
@@ -487,8 +507,6 @@ def means(sums):
 
 def evaluate_and_record(agent, dataset, folder, log, board):
     """Saves and scores the agent as it is now: a row in progress.csv and in returns.csv."""
-    import pandas as pd
-
     args = agent.args
     metrics = means(log["sums"])
     row = {"step": agent.step}
@@ -526,26 +544,27 @@ def select(rows, top_k):
 
 # ---- Run folders ---------------------------------------------------------------------------------
 def open_folder(agent, dataset, env):
-    """Makes or opens the run folder, and writes config.json. Raises ValueError, OSError."""
+    """Makes or opens the run folder: (folder, its config.json). Raises ValueError, OSError."""
     args = agent.args
     name = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(args.resume or args.out or Path("runs", env or "own-data", name))
     packages = ("torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+    describe = f"git -C '{Path(__file__).parent}' describe --always --dirty"
+    is_missing, commit = subprocess.getstatusoutput(describe)
     config = {
         "method": f"{type(agent).__module__}.{type(agent).__qualname__}",
         "settings": {**asdict(args), "env": env, "out": "", "resume": ""},
         "dims": [dataset.state_dim, dataset.action_dim],
         "versions": {package: version(package) for package in packages},
-        "commit": subprocess.getoutput(f"git -C '{Path(__file__).parent}' describe --always"),
+        "commit": "" if is_missing else commit,
     }
     if args.resume and read_config(folder)["method"] != config["method"]:
         raise ValueError(f"{folder} was made by {read_config(folder)['method']}: give that class")
     if (folder / "config.json").exists() and not args.resume:
         raise ValueError(f"{folder} holds a run already: --resume it, or give another --out")
     (folder / "agents").mkdir(parents=True, exist_ok=bool(args.resume or args.out))
-    write_json(folder / "config.json", config)
     print("run folder:", folder)
-    return folder
+    return folder, config
 
 
 def read_config(folder):
@@ -612,15 +631,16 @@ def load_file(path, device):
 def load_agent(folder, which="final", agent_class=None):
     """The agent of a run folder as it was at an evaluation.
 
-    which: "final", "online", "offline" (see result.json), or a step. agent_class: for a method that
-    is defined in a notebook. Raises ValueError for what is not there.
+    which: "final", "online", "offline" (see `select`), or a step. agent_class: for a method that is
+    defined in a notebook. Raises ValueError for what is not there.
     """
     config = read_config(folder)
     agent_class = agent_class or find_class(config)
     agent = agent_class(*config["dims"], agent_class.Args(**config["settings"]))
-    result = Path(folder, "result.json")
-    if result.exists():
-        which = json.loads(result.read_text()).get(which, {"step": which})["step"]
+    progress = Path(folder, "progress.csv")
+    if which in ("final", "online", "offline") and progress.exists():
+        rows = pd.read_csv(progress).to_dict("records")
+        which = select(rows, agent.args.top_k).get(which, {"step": which})["step"]
     path = Path(folder, "agents", f"{which}.pt")
     if not path.exists():
         steps = sorted(int(saved.stem) for saved in path.parent.glob("[0-9]*.pt"))
@@ -682,7 +702,7 @@ def play(agent, dataset, seeds, device):
 
 @np.errstate(over="ignore")  # the bounds of some spaces do not fit float32
 def make_env(spec, **options):
-    """An environment with flat states, actions in [-1, 1], and always a time limit.
+    """An environment with flat states, actions in [-1, 1], and its time limit (or 1000 steps).
 
     spec: an id or an EnvSpec. Raises ValueError if it does not fit, gymnasium.error.Error or
     ImportError if it cannot be made.
@@ -937,7 +957,7 @@ class Evaluation:
 
     evaluate: str  # a run folder
     episodes: int = 100  # how many
-    which: str = "final"  # final, online or offline (see result.json), or the step of an evaluation
+    which: str = "final"  # final, online or offline (see `select`), or the step of an evaluation
     act_with: Literal["as trained", "policy", "average"] = "as trained"  # who proposes actions
     seed: int = 0  # another one draws other episodes
     device: str = "cpu"  # where PyTorch computes
@@ -959,7 +979,8 @@ def evaluate_run(options):
         env = make_env(dataset.env_spec, render_mode="rgb_array")
         folder = str(Path(options.evaluate, "video"))
         dataset.envs = [gym.wrappers.RecordVideo(env, folder, name_prefix=str(agent.step))]
-    seeds = (agent.args.seed, agent.step, options.seed, 1)  # none of the training's evaluations
+    # Training's evaluations draw from (seed, step): other numbers, of which the last is not 0.
+    seeds = (agent.args.seed, agent.step, options.seed, 1)
     scores = dataset.score(evaluate(agent, dataset, options.episodes, seeds))
     dataset.envs[0].close()  # which ends the last film
     error = scores.std() / math.sqrt(len(scores))
@@ -968,7 +989,7 @@ def evaluate_run(options):
 
 
 def parse_args(argv=None, agent_class=DiffusionQL):
-    """(settings, class of the agent) of a command line. A run to resume brings both with it."""
+    """(class of the agent, settings) of a command line. A run to resume brings both with it."""
 
     def find_defaults(env: str = "two-roads", resume: str = ""):
         if resume:
@@ -976,9 +997,9 @@ def parse_args(argv=None, agent_class=DiffusionQL):
             return found, found.Args(resume=resume)
         return agent_class, agent_class.Args(env=env)
 
-    first, _ = tyro.cli(find_defaults, args=argv, return_unknown_args=True, add_help=False)
-    agent_class, defaults = first
-    return tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__), agent_class
+    found, _ = tyro.cli(find_defaults, args=argv, return_unknown_args=True, add_help=False)
+    agent_class, defaults = found
+    return agent_class, tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__)
 
 
 def main(agent_class=DiffusionQL, argv=None):
@@ -990,7 +1011,7 @@ def main(agent_class=DiffusionQL, argv=None):
         if any(option.startswith("--evaluate") for option in argv):
             evaluate_run(tyro.cli(Evaluation, args=argv))
         else:
-            args, agent_class = parse_args(argv, agent_class)
+            agent_class, args = parse_args(argv, agent_class)
             train(args, agent_class=agent_class)
     except KeyboardInterrupt:
         print("stopped; a run goes on by --resume and its folder", file=sys.stderr)

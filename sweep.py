@@ -112,7 +112,7 @@ def plan(envs, seeds, out, settings=(), methods=("DiffusionQL",)):
         folder = Path(out, method.__name__, env, seed).resolve()
         begun = (folder / "config.json").exists()
         chosen = ["--resume", str(folder)] if begun else ["--env", env, "--seed", seed]
-        args, _ = diffusion_ql.parse_args([*settings, *chosen], method)
+        _, args = diffusion_ql.parse_args([*settings, *chosen], method)
         runs.append((replace(args, out=str(folder)), method))
     return runs
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,6 @@ TINY = dict(
     device="cpu",
 )
 
-
 ENV = "test/pendulum-v0"  # the dataset that the fixture `pendulum` makes
 HALF = {**TINY, "steps": 10}  # the first of the two evaluations of TINY
 LONG = {**TINY, "steps": 300, "eval_every": 100}  # long enough to be stopped from outside
@@ -52,9 +50,6 @@ def flags(**settings):
 TINY_FLAGS = flags(**TINY)
 
 
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
 def hear_ctrl_c():
     """In a new process: Ctrl-C is heard, also where the tests run in the background of a shell."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -63,7 +58,8 @@ def hear_ctrl_c():
 def start(*argv, script=diffusion_ql.__file__):
     """Starts a script, or `-c` and code, as a process of its own."""
     command = [sys.executable, *map(str, (script, *argv))]
-    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **PIPES)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **pipes)
 
 
 def wait_for(path, process):
@@ -75,7 +71,7 @@ def wait_for(path, process):
 
 def finish(process):
     """Exit code, output and errors of a process that was started."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=500)
     return process.returncode, out, err
 
 
@@ -198,58 +194,6 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(d4rl_to_minari, "URL", "http://127.0.0.1:9/")  # nothing listens there
 
 
-# ---- What is known of names ----------------------------------------------------------------------
-# The release's settings: lr, eta, max-Q backup, rewards, steps, gradient norm, top_k.
-PAPER = {
-    "halfcheetah-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 1),
-    "hopper-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 2),
-    "walker2d-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 1, 1),
-    "halfcheetah-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 2, 0),
-    "hopper-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 2),
-    "walker2d-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 1),
-    "halfcheetah-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 7, 0),
-    "hopper-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 2),
-    "walker2d-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 1),
-    "antmaze-umaze": (3e-4, 0.5, False, "cql_antmaze", 1_000_000, 2, 2),
-    "antmaze-umaze-diverse": (3e-4, 2.0, True, "cql_antmaze", 1_000_000, 3, 2),
-    "antmaze-medium-play": (1e-3, 2.0, True, "cql_antmaze", 1_000_000, 2, 1),
-    "antmaze-medium-diverse": (3e-4, 3.0, True, "cql_antmaze", 1_000_000, 1, 1),
-    "antmaze-large-play": (3e-4, 4.5, True, "cql_antmaze", 1_000_000, 10, 2),
-    "antmaze-large-diverse": (3e-4, 3.5, True, "cql_antmaze", 1_000_000, 7, 1),
-    "pen-human-v1": (3e-5, 0.15, False, "normalize", 1_000_000, 7, 2),
-    "pen-cloned-v1": (3e-5, 0.1, False, "normalize", 1_000_000, 8, 2),
-    "kitchen-complete": (3e-4, 0.005, False, "no", 250_000, 9, 2),
-    "kitchen-partial": (3e-4, 0.005, False, "no", 1_000_000, 10, 2),
-    "kitchen-mixed": (3e-4, 0.005, False, "no", 1_000_000, 10, 0),
-}
-NAMES = {  # of --env, and the Minari dataset that each leads to
-    "walker2d-medium": "mujoco/walker2d/medium-v0",
-    "mujoco/hopper/medium-v0": "mujoco/hopper/medium-v0",
-    "hopper-medium-replay": "d4rl/hopper/medium-replay-v2",
-    "d4rl/hopper/medium-v2": "d4rl/hopper/medium-v2",
-    "pen-human": "D4RL/pen/human-v2",
-    "pen-human-v1": "d4rl/pen/human-v1",
-    "kitchen-complete-v0": "d4rl/kitchen/complete-v0",
-    "two-roads": "toy/two-roads-v1",
-}
-LOST = {  # names that lead to nothing, and what is said about them
-    "walker2d-mediun": "walker2d-medium",
-    "some.hdf5": "d4rl_to_minari.py",
-    "my/missing-v0": "my/missing-v0",
-    "hf://user/name": "name",
-    "pen-human": "D4RL/pen/human-v2",
-}
-REASONS = {  # of names that fit no simulator
-    "antmaze-umaze-v0": "--env antmaze-umaze",
-    "door-human-v1": "rewards",
-    "hopper-medium-v0": "hopper-medium-v2",
-    "hopper-medum-v2": "hopper-medium-v2",
-    "maze2d-umaze-v1": "nearest",
-    "antmaze-large-navigate-singletask-v0": "OGBench",
-    "cube-single-play-v0": "OGBench",
-}
-
-
 # ---- Data ----------------------------------------------------------------------------------------
 def make_minari(
     name,
@@ -283,11 +227,6 @@ def make_minari(
         buffers,
         env,
         eval_env=eval_env or env,
-        algorithm_name="random",
-        author="tests",
-        author_email="tests@example.com",
-        code_permalink="tests",
-        description="made by the tests",
         ref_min_score=refs[0],
         ref_max_score=refs[1],
     )
@@ -359,7 +298,7 @@ def make_d4rl(path, n=60, width=4, action_width=1, **changes):
     return columns
 
 
-# ---- D4RL's kitchen ------------------------------------------------------------------------------
+# ---- Public data, where it is here ---------------------------------------------------------------
 def folder_of(variable, default):
     """The folder that an environment variable names, before a test sets another."""
     return Path(os.environ.get(variable, default)).expanduser().absolute()
@@ -367,27 +306,6 @@ def folder_of(variable, default):
 
 D4RL = folder_of("D4RL_DATASET_DIR", "~/.d4rl/datasets")
 MINARI = folder_of("MINARI_DATASETS_PATH", "~/.minari/datasets")
-KITCHEN = D4RL / "mini_kitchen_microwave_kettle_light_slider-v0.hdf5"
-
-
-@pytest.fixture(scope="module")
-def kitchen(tmp_path_factory):
-    """kitchen-complete-v0 of D4RL's own file, loaded without a warning."""
-    if not KITCHEN.exists():
-        pytest.skip(f"there is no {KITCHEN}")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        patch.setenv("D4RL_DATASET_DIR", str(D4RL))
-        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
-        return diffusion_ql.load_dataset("kitchen-complete-v0")
-
-
-def demonstrations():
-    """Observations and actions of each, by its rows in the file."""
-    with h5py.File(KITCHEN) as file:
-        ends = np.flatnonzero(file["terminals"][()])[:-1] + 1
-        columns = [np.split(file[name][()], ends) for name in ("observations", "actions")]
-    return list(zip(*columns, strict=True))
 
 
 # ---- Command lines -------------------------------------------------------------------------------

@@ -43,24 +43,24 @@ class Goal(gym.Env):
 class Reach(Goal):
     """Like AntMaze in Minari: reward 1 whenever at the goal, and no end.
 
-    Odd seeds reach it at the third step.
+    Odd seeds reach it at the third step. dense: as with dense rewards, each step is worth 0.25.
     """
+
+    def __init__(self, dense=False):
+        super().__init__()
+        self.dense = dense
 
     def reset(self, seed=None, options=None):
         self.t = 0
         self.reaches = seed is not None and seed % 2 == 1
-        return self.observe(), {}
+        return super().reset()
 
     def step(self, action):
         self.t += 1
-        return self.observe(), float(self.reaches and self.t >= 3), False, False, {}
-
-
-class ReachDense(Reach):
-    """Like AntMaze with dense rewards: exp(-distance), positive at every step."""
-
-    def step(self, action):
-        return self.observe(), 0.25, False, False, {}
+        reward = float(self.reaches and self.t >= 3)
+        if self.dense:
+            reward = 0.25
+        return self.observe(), reward, False, False, {}
 
 
 class Line(gym.Env):
@@ -125,6 +125,7 @@ class Unbounded(Goal):
 for name in "Goal Pixels Categories Pair Camera Discrete Unbounded".split():
     gym.register(f"{name}-v0", f"environments:{name}", max_episode_steps=6)
 gym.register("AntMazeLike-v0", "environments:Reach", max_episode_steps=6)
-gym.register("AntMazeLikeDense-v0", "environments:ReachDense", max_episode_steps=6)
+dense = dict(max_episode_steps=6, kwargs={"dense": True})
+gym.register("AntMazeLikeDense-v0", "environments:Reach", **dense)
 for name, limit in {"Line": 5, "LongLine": 1500, "EndlessLine": None}.items():
     gym.register(f"{name}-v0", "environments:Line", max_episode_steps=limit)

@@ -2,7 +2,9 @@
 and writes a table; and the same command again trains nothing."""
 
 import pytest
+import torch
 
+from diffusion_ql import load_agent
 from toy_experiments import (
     behavior_cloning,
     benchmark,
@@ -17,10 +19,8 @@ from toy_experiments import (
 from tutorials.making import film, playground
 
 pytestmark = pytest.mark.slow
-OF_THE_BANDIT = (
-    [behavior_cloning, cvae_settings, n_timesteps]  # cloning
-    + [q_learning, expressiveness, few_steps]  # with reward
-)
+CLONING = [behavior_cloning, cvae_settings, n_timesteps]
+WITH_REWARD = [q_learning, expressiveness, few_steps]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def small(monkeypatch):
     monkeypatch.setattr(pictures, "actions_of", lambda folder: actions_of(folder, n=50))
 
 
-@pytest.mark.parametrize("command", OF_THE_BANDIT)
+@pytest.mark.parametrize("command", CLONING + WITH_REWARD)
 def test_an_experiment_trains_draws_and_tabulates(command, run_main, tmp_path):
     options = ["--steps", "2", "--seeds", "3", "--out", tmp_path / "here"]
     code, out, err = run_main(command, *options)
@@ -68,7 +68,11 @@ def test_the_playground_is_made_of_runs(run_main, monkeypatch, tmp_path):
     networks = playground.networks_of((tmp_path / "page.html").read_text())
     committed = playground.networks_of(playground.PAGE.read_text())
     assert networks.keys() == committed.keys() and networks["shapes"] == committed["shapes"]
-    assert len(networks["diffusion"]["2"]) == 2 and len(networks["diffusion"]["2"][0]) == 2
+    policy = playground.policy_from_text(networks["diffusion"]["2"][1][1], 2)
+    agent = load_agent(tmp_path / "runs/diffusion_eta=1.0_N=2/DiffusionQL/bandit/0", 4)
+    x, t = torch.randn(12, 2), torch.randint(2, (12,))
+    expected = agent.actor.model(x, t, torch.zeros(12, 2))
+    torch.testing.assert_close(policy.model(x, t, x[:, :0]), expected, atol=0.01, rtol=0)
 
 
 def test_the_film(run_main, tmp_path):

@@ -14,7 +14,7 @@ import minari
 import numpy as np
 import pytest
 import torch
-from conftest import ENV, LOST, NAMES, PAPER, TINY, TINY_FLAGS, edit_metadata, make_minari
+from conftest import ENV, TINY, TINY_FLAGS, edit_metadata, make_minari
 from environments import MIRRORED, UMAZE
 
 import diffusion_ql
@@ -25,6 +25,49 @@ NO_ENV = dict(env_spec=None, eval_env_spec=None)  # of a dataset's metadata
 
 
 # ---- Names and settings --------------------------------------------------------------------------
+# The release's settings: lr, eta, max-Q backup, rewards, steps, gradient norm, top_k.
+PAPER = {
+    "halfcheetah-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 1),
+    "hopper-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 9, 2),
+    "walker2d-medium-v2": (3e-4, 1.0, False, "no", 2_000_000, 1, 1),
+    "halfcheetah-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 2, 0),
+    "hopper-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 2),
+    "walker2d-medium-replay-v2": (3e-4, 1.0, False, "no", 2_000_000, 4, 1),
+    "halfcheetah-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 7, 0),
+    "hopper-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 2),
+    "walker2d-medium-expert-v2": (3e-4, 1.0, False, "no", 2_000_000, 5, 1),
+    "antmaze-umaze": (3e-4, 0.5, False, "cql_antmaze", 1_000_000, 2, 2),
+    "antmaze-umaze-diverse": (3e-4, 2.0, True, "cql_antmaze", 1_000_000, 3, 2),
+    "antmaze-medium-play": (1e-3, 2.0, True, "cql_antmaze", 1_000_000, 2, 1),
+    "antmaze-medium-diverse": (3e-4, 3.0, True, "cql_antmaze", 1_000_000, 1, 1),
+    "antmaze-large-play": (3e-4, 4.5, True, "cql_antmaze", 1_000_000, 10, 2),
+    "antmaze-large-diverse": (3e-4, 3.5, True, "cql_antmaze", 1_000_000, 7, 1),
+    "pen-human-v1": (3e-5, 0.15, False, "normalize", 1_000_000, 7, 2),
+    "pen-cloned-v1": (3e-5, 0.1, False, "normalize", 1_000_000, 8, 2),
+    "kitchen-complete": (3e-4, 0.005, False, "no", 250_000, 9, 2),
+    "kitchen-partial": (3e-4, 0.005, False, "no", 1_000_000, 10, 2),
+    "kitchen-mixed": (3e-4, 0.005, False, "no", 1_000_000, 10, 0),
+}
+NAMES = {  # of --env, and the Minari dataset that each leads to
+    "walker2d-medium": "mujoco/walker2d/medium-v0",
+    "mujoco/hopper/medium-v0": "mujoco/hopper/medium-v0",
+    "hopper-medium-replay": "d4rl/hopper/medium-replay-v2",
+    "d4rl/hopper/medium-v2": "d4rl/hopper/medium-v2",
+    "pen-human": "D4RL/pen/human-v2",
+    "pen-human-v1": "d4rl/pen/human-v1",
+    "kitchen-complete-v0": "d4rl/kitchen/complete-v0",
+    "two-roads": "toy/two-roads-v1",
+}
+LOST = {  # names that lead to nothing, and what is said about them
+    "": "two-roads",
+    "walker2d-mediun": "walker2d-medium",
+    "some.hdf5": "d4rl_to_minari.py",
+    "my/missing-v0": "my/missing-v0",
+    "hf://user/name": "name",
+    "pen-human": "D4RL/pen/human-v2",
+}
+
+
 @pytest.mark.parametrize("env", PAPER)
 def test_the_papers_settings(env):
     args = Args(env=env)
@@ -33,7 +76,7 @@ def test_the_papers_settings(env):
     assert args.eval_episodes == (10 if args.steps == 2_000_000 else 100)
     shared = (args.critic_lr, args.batch_size, args.n_timesteps, args.discount, args.tau)
     assert shared == (3e-4, 256, 5, 0.99, 0.005)
-    assert diffusion_ql.parse_args(["--env", env])[0] == args
+    assert diffusion_ql.parse_args(["--env", env])[1] == args
 
 
 def test_settings_of_a_task_can_be_overridden():
@@ -94,12 +137,10 @@ def test_antmaze_ends_at_the_goal_and_scores_success():
     running = [len(states) for states in agent.states]  # who reached the goal no longer takes part
     assert running == [8] * 3 + [8 - returns.sum()] * 3
 
-
-def test_antmaze_with_dense_rewards_goes_on():
     make_minari("test/dense-v0", "AntMazeLikeDense-v0", episodes=2)
-    data = load_dataset("test/dense-v0")
-    assert data.transitions.not_done.all()
-    assert evaluate(kit.Constant(0.0, 0.0), data, episodes=1) == [1.5]
+    dense = load_dataset("test/dense-v0")  # with dense rewards it goes on
+    assert dense.transitions.not_done.all()
+    assert evaluate(kit.Constant(0.0, 0.0), dense, episodes=1) == [1.5]
 
 
 @pytest.mark.parametrize("part", ["umaze", "umaze-diverse"])
@@ -259,11 +300,6 @@ def test_names_that_lead_to_nothing(env, fails):
     assert LOST[env] in message and "delete" not in message and not Path("runs").exists()
 
 
-def test_no_name_at_all():
-    with pytest.raises(ValueError, match="two-roads"):
-        train(Args(**TINY))
-
-
 def test_a_dataset_of_somebody_else_on_hugging_face(monkeypatch):
     monkeypatch.setattr(minari, "download_dataset", lambda name: make_minari(name[11:]))
     assert load_dataset("hf://owner/my/data-v0").state_dim == 4
@@ -294,14 +330,17 @@ def test_half_a_dataset(fails, pendulum, tmp_path):
 SPEC = json.dumps({**json.loads(gym.spec(PENDULUM).to_json()), "entry_point": "gone:Env"})
 
 
-NEEDS = {"pyarrow": {"data_format": "arrow"}, "99.0.0": {"minari_version": "99.0.0"}}
-NEEDS["gone"] = {"env_spec": SPEC, "eval_env_spec": SPEC}
-
-
-@pytest.mark.parametrize("need", NEEDS)
-def test_whole_datasets_that_need_something_else(need, fails, pendulum, monkeypatch):
+@pytest.mark.parametrize(
+    "need, metadata",
+    [
+        ("pyarrow", {"data_format": "arrow"}),
+        ("99.0.0", {"minari_version": "99.0.0"}),
+        ("gone", {"env_spec": SPEC, "eval_env_spec": SPEC}),
+    ],
+)
+def test_whole_datasets_that_need_something_else(need, metadata, fails, pendulum, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    edit_metadata(ENV, **NEEDS[need])
+    edit_metadata(ENV, **metadata)
     message = fails("--env", ENV, *TINY_FLAGS)
     assert need in message and "delete" not in message
 

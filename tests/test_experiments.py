@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import diffusion_ql
-from tutorials.experiments import failures, locomotion
+from tutorials.experiments import failures
 
 pytestmark = pytest.mark.slow
 SHORT = dict(steps=4, eval_every=2, eval_episodes=1, hidden_dim=16, batch_size=8)
@@ -15,8 +15,7 @@ SHORT = dict(steps=4, eval_every=2, eval_episodes=1, hidden_dim=16, batch_size=8
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Results go to the test's own folder, and nothing is compiled."""
-    for module in (failures, locomotion):
-        monkeypatch.setattr(module, "RESULTS", Path("results").resolve())
+    monkeypatch.setattr(failures, "RESULTS", Path("results").resolve())
     monkeypatch.setattr(diffusion_ql, "compile_losses", lambda agent: None)
 
 
@@ -27,13 +26,3 @@ def test_failures(monkeypatch, run_main):
     assert run_main(failures, *options)[0] == 0
     for name in names:
         assert json.loads(Path("results", name, "0/score.json").read_text())["episodes"] == 40
-
-
-def test_locomotion(monkeypatch, run_main):
-    monkeypatch.setattr(locomotion, "SETTINGS", {**locomotion.SETTINGS, **SHORT})
-    monkeypatch.setattr(locomotion, "EPISODES", 1)
-    monkeypatch.setattr(locomotion, "SEEDS", (1,))
-    monkeypatch.setattr(locomotion, "SEED_STEPS", 2)
-    monkeypatch.setattr(locomotion, "REPETITIONS", 1)
-    assert run_main(locomotion)[0] == 0
-    assert len(json.loads(Path("results/seeds.json").read_text())["1"]) == 5

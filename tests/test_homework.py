@@ -1,5 +1,10 @@
-"""The homework: its blanks earn nothing, its solution everything, and mistakes are told apart."""
+"""The homework: blanks earn nothing, the solution everything, and mistakes cost what they should.
 
+test_check.py has each single mistake, as a change to the solution. Here students write otherwise.
+"""
+
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -9,235 +14,123 @@ import torch.nn.functional as F
 from nbclient import NotebookClient
 
 from diffusion_ql import DiffusionPolicy, DiffusionQL
-from tutorials.grading import (
-    ASK,
-    BONUS,
-    LIBRARY,
-    POINTS,
-    differences,
-    grade,
-    grade_prediction,
-    report,
-    train_on_bandit,
-    with_mistakes,
-)
-from tutorials.mistakes import MISTAKES
+from tutorials.checks.homework import CHECKS, grade, grade_prediction, report, train_on_bandit
 from tutorials.solutions import homework
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
-SOLUTIONS = {name: getattr(homework, name) for name in ASK}
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def printed(notebook):
-    return ["".join(output.text for output in cell.outputs) for cell in code_cells(notebook)]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs)
 
 
 @pytest.mark.slow
 def test_the_committed_notebook_has_blanks_and_reports_no_points():
     committed = nbformat.read(TUTORIALS / "homework.ipynb", 4)
-    assert max(len(cell.source.splitlines()) for cell in code_cells(committed)) <= 25
-    blanks = [cell for cell in code_cells(committed) if "raise NotImplementedError" in cell.source]
-    assert len(blanks) == len(ASK) + 1  # and the line that task 5 breaks
-
     again = nbformat.read(TUTORIALS / "homework.ipynb", 4)
     where = {"metadata": {"path": TUTORIALS}}
     NotebookClient(again, timeout=300, kernel_name="python3", resources=where).execute()
     assert printed(again) == printed(committed)
-    assert printed(again)[-1].endswith("Total: 0 of 12 points\n")
+    assert printed(again).endswith("Total: 0 of 12 points\n")
 
 
 def test_the_solution_earns_all_points():
-    assert sum(points for name, points in POINTS.items() if name != BONUS) == 12
-    assert report(*SOLUTIONS.values()).endswith("Total: 11 of 10 points")
+    solutions = [check.solution for check in CHECKS.values()]
+    assert report(*solutions).endswith("Total: 11 of 10 points")  # with the bonus
     assert report(homework.p_sample, homework.policy_loss).endswith("Total: 5 of 5 points")
 
 
-@pytest.mark.parametrize("name", ASK)
-def test_the_library_is_its_own_measure(name):
-    assert not differences(ASK[name](LIBRARY[name]), ASK[name](SOLUTIONS[name]))
+# ---- The solution and diffusion_ql.py ------------------------------------------------------------
+def library_policy_loss(agent, batch):
+    return agent.policy_loss(batch)[0]
 
 
-# Noise at the last step changes nothing as long as its variance is the posterior's, which is 0.
-UNSEEN = "Noise is added at the last step, i = 0."
+def library_target(agent, batch, **settings):
+    agent.args = replace(agent.args, **settings)
+    agent.regress = lambda batch, target: target
+    return agent.critic_loss(batch)
 
 
 @pytest.mark.parametrize(
-    "name, hint", [(name, hint) for name in MISTAKES for hint in MISTAKES[name] if hint != UNSEEN]
+    "name, function",
+    [
+        ("p_sample", DiffusionPolicy.p_sample),
+        ("denoising_loss", DiffusionPolicy.loss),
+        ("policy_loss", library_policy_loss),
+        ("critic_target", library_target),
+        ("max_q_target", partial(library_target, max_q_backup=True)),
+    ],
 )
-def test_each_typical_mistake_costs_a_point_and_is_told_from_all_others(name, hint):
-    mistaken = with_mistakes(SOLUTIONS[name], [MISTAKES[name][hint]])
-    assert grade(mistaken) == (POINTS[name] - 1, [hint])
+def test_the_solution_is_what_the_library_computes(name, function):
+    assert CHECKS[name].judge(function) == ("✓", ["right."])
 
 
-# ---- Students: functions written otherwise than the solution -------------------------------------
-def hints(name, function):
-    """What the grader says of a function under the name of one of the homework."""
+# ---- Students ------------------------------------------------------------------------------------
+def graded(name, function):
+    """The grade of a function under the name of one of the homework."""
     function.__name__ = name
     return grade(function)
 
 
-def test_the_equation_of_the_paper_is_told_from_the_releases():
-    def step(policy, x, i, state):
-        """Eq. 1 to the letter: no clamp, and the variance beta_i."""
-        alpha = 1 - policy.betas[i]
-        scale = policy.betas[i] / (1 - policy.alphas_cumprod[i]).sqrt()
-        noise = policy.model(x, torch.full((1,), i), state)
-        mean = (x - scale * noise) / alpha.sqrt()
-        if i == 0:
-            return mean
-        return mean + policy.betas[i].sqrt() * torch.randn_like(x)
-
-    points, said = hints("p_sample", step)
-    assert points == 1
-    assert "not clamped" in said[0] and "eq. 1" in said[1]
+def equation_1(policy, x, i, state):
+    """Eq. 1 to the letter: no clamp, and the variance beta_i."""
+    scale = policy.betas[i] / (1 - policy.alphas_cumprod[i]).sqrt()
+    mean = x - scale * policy.model(x, torch.full((1,), i), state)
+    mean = mean / (1 - policy.betas[i]).sqrt()
+    return mean if i == 0 else mean + policy.betas[i].sqrt() * torch.randn_like(x)
 
 
-def p_sample(policy, x, i, state, variance, last=True):
-    """The homework's, with the methods of the library."""
-    t = torch.full((1,), i)
-    x0 = policy.predict_start_from_noise(x, t, policy.model(x, t, state)).clamp(-1, 1)
-    mean = policy.posterior_mean_coef1[i] * x0 + policy.posterior_mean_coef2[i] * x
-    if i == 0 and not last:
-        return mean
-    return mean + variance[i].sqrt() * torch.randn_like(x)
+def smaller_critic(agent, batch):
+    bc_loss = agent.actor.loss(batch.action, batch.state)
+    q = torch.min(*agent.critic(batch.state, agent.actor.sample(batch.state)))
+    torch.rand(())
+    return bc_loss - agent.args.eta * q.mean() / q.abs().mean().detach()
 
 
-def test_noise_at_the_last_step_shows_with_the_papers_variance():
-    def noisy(policy, x, i, state):
-        return p_sample(policy, x, i, state, policy.betas)
-
-    points, said = hints("p_sample", noisy)
-    assert points == 1
-    assert "eq. 1" in said[0] and "last step" in said[1]
-
-    def harmless(policy, x, i, state):
-        return p_sample(policy, x, i, state, policy.posterior_variance)
-
-    assert hints("p_sample", harmless) == (3, [])
+def no_coin_and_no_detach(agent, batch):
+    bc_loss = agent.actor.loss(batch.action, batch.state)
+    q1, q2 = agent.critic(batch.state, agent.actor.sample(batch.state))
+    return bc_loss - agent.args.eta * q1.mean() / q2.abs().mean()
 
 
-def test_an_index_beyond_the_schedule_is_explained():
-    def step(policy, x, i, state):
-        return policy.alphas_cumprod[i + 1] * x
-
-    points, said = hints("p_sample", step)
-    assert points == 0 and "Index i = 0 is the paper's i = 1" in said[0]
-
-
-def test_a_loss_without_a_root_and_with_a_sum_is_recognised():
-    def loss(policy, action, state):
-        t = torch.randint(policy.n_timesteps, (len(action),))
-        noise = torch.randn_like(action)
-        level = policy.alphas_cumprod[t].unsqueeze(-1)
-        x = level * action + (1 - level) * noise
-        errors = (policy.model(x, t, state) - noise) ** 2
-        return errors.sum(1).mean()
-
-    points, said = hints("denoising_loss", loss)
-    assert points == 0
-    assert "square roots" in said[0] and "dimensions" in said[1]
-
-
-def test_the_smaller_critic_a_scale_per_sample_and_a_clamped_mean_cost_one_point_each():
-    """As a student writes them, who knows TD3, divides first, or clamps last."""
-
-    def smaller(agent, batch):
-        bc_loss = agent.actor.loss(batch.action, batch.state)
-        q = torch.min(*agent.critic(batch.state, agent.actor.sample(batch.state)))
-        torch.rand(())
-        return bc_loss - agent.args.eta * q.mean() / q.abs().mean().detach()
-
-    points, said = hints("policy_loss", smaller)
-    assert points == 1 and len(said) == 1 and "TD3 and SAC" in said[0]
-
-    def per_sample(agent, batch):
-        bc_loss = agent.actor.loss(batch.action, batch.state)
-        qs = agent.critic(batch.state, agent.actor.sample(batch.state))
-        coin = int(torch.rand(()) > 0.5)
-        return bc_loss - agent.args.eta * (qs[1 - coin] / qs[coin].abs().detach()).mean()
-
-    points, said = hints("policy_loss", per_sample)
-    assert points == 1 and len(said) == 1 and "not one for each sample" in said[0]
-
-    def clamped(policy, x, i, state):
-        t = torch.full((1,), i)
-        x0 = policy.predict_start_from_noise(x, t, policy.model(x, t, state))
-        mean = policy.posterior_mean_coef1[i] * x0 + policy.posterior_mean_coef2[i] * x
-        mean = mean.clamp(-1, 1)
-        return mean + policy.posterior_variance[i].sqrt() * torch.randn_like(x)
-
-    points, said = hints("p_sample", clamped)
-    assert points == 2 and len(said) == 1 and "not the mean" in said[0]
-
-
-def test_a_missing_detach_and_a_missing_coin_are_recognised():
-    def loss(agent, batch):
-        bc_loss = agent.actor.loss(batch.action, batch.state)
-        q1, q2 = agent.critic(batch.state, agent.actor.sample(batch.state))
-        return bc_loss - agent.args.eta * q1.mean() / q2.abs().mean()
-
-    points, said = hints("policy_loss", loss)
-    assert points == 0
-    assert "not detached" in said[0] and "coin" in said[1]
-
-
-def test_a_target_with_the_wrong_networks_or_without_terminals_is_recognised():
-    @torch.no_grad()
-    def target(agent, batch):
-        q1, q2 = agent.critic(batch.next_state, agent.actor.sample(batch.next_state))
-        return batch.reward + agent.args.discount * batch.not_done * torch.min(q1, q2)
-
-    points, said = hints("critic_target", target)
-    assert points == 1
-    assert "averaged policy" in said[0] and "target critics" in said[1]
-
-    def endless(agent, batch):
-        q = agent.critic_target(batch.next_state, agent.ema_actor.sample(batch.next_state))
-        return batch.reward + agent.args.discount * torch.min(*q).detach()
-
-    points, said = hints("critic_target", endless)
-    assert points == 2 and said == ["not_done is forgotten: nothing follows a terminal state."]
-
-
-def test_what_is_no_typical_mistake_is_located():
-    def doubled_at_the_end(policy, x, i, state):
-        if i == 0:
-            return 2 * homework.p_sample(policy, x, i, state)
-        return homework.p_sample(policy, x, i, state)
-
-    points, said = hints("p_sample", doubled_at_the_end)
-    assert points == 0
-    assert said[0].endswith(": i = 0, the gradient at i = 0.") and "i = 4" in said[1]
+@torch.no_grad()
+def wrong_networks(agent, batch):
+    q1, q2 = agent.critic(batch.next_state, agent.actor.sample(batch.next_state))
+    return batch.reward + agent.args.discount * batch.not_done * torch.min(q1, q2)
 
 
 @pytest.mark.parametrize(
-    "answer, said",
+    "name, function, points, hints",
     [
-        (None, "return a tensor, not a NoneType"),
-        (torch.zeros(8), "the result has shape (8,), it should have (8, 1)"),
-        (torch.full((8, 1), torch.nan), "the result holds NaN or infinity"),
+        ("p_sample", equation_1, 1, ["not clamped", "eq. 1"]),
+        ("policy_loss", smaller_critic, 1, ["TD3"]),
+        ("policy_loss", no_coin_and_no_detach, 0, ["not detached", "coin"]),
+        ("critic_target", wrong_networks, 1, ["averaged policy", "target critics"]),
+        ("critic_target", lambda agent, batch: batch.reward, 0, ["one number is"]),
+        ("critic_target", lambda agent, batch: agent.critik, 0, ["AttributeError"]),
     ],
 )
-def test_what_is_no_answer_is_explained(answer, said):
-    def target(agent, batch):
-        return answer
+def test_mistakes_in_a_students_own_words(name, function, points, hints):
+    result = graded(name, function)
+    assert result.points == points
+    for hint, said in zip(hints, result.hints, strict=True):
+        assert hint in said
 
-    points, found = hints("critic_target", target)
-    assert points == 0 and said in found[0]
 
+def test_right_functions_may_be_written_otherwise():
+    """Noise at the last step harms nothing where its variance is 0; frozen critics neither."""
 
-def test_an_error_is_reported_and_the_random_state_is_left_alone():
-    def broken(policy, action, state):
-        return F.mse_loss(policy.modell(action), action)
+    def step(policy, x, i, state):
+        std = policy.posterior_variance[i].sqrt()
+        return policy.p_sample(x, i, state) + (std * torch.randn_like(x) if i == 0 else 0)
 
-    before = torch.get_rng_state()
-    points, said = hints("denoising_loss", broken)
-    assert points == 0 and "modell" in said[0]
-    assert torch.equal(before, torch.get_rng_state())
+    def loss(agent, batch):
+        agent.critic.requires_grad_(False)
+        return library_policy_loss(agent, batch)
+
+    assert graded("p_sample", step) == (3, [])
+    assert graded("policy_loss", loss) == (2, [])
 
 
 # ---- Task 5 --------------------------------------------------------------------------------------
@@ -265,35 +158,29 @@ class WrongSign(MyQL):
         return 2 * bc_loss - homework.policy_loss(self, batch), {}
 
 
+@pytest.mark.slow
 def test_the_solution_learns_the_bandit_and_a_prediction_is_put_to_the_test():
     trained = train_on_bandit(MyQL)
     assert trained["best"] > 0.7
     prediction = {"best": "fewer", "edge": "more"}
     broken = train_on_bandit(WrongSign, prediction)
+    assert broken["best"] < trained["best"] - 0.1 and broken["edge"] > trained["edge"] + 0.1
     said = report(homework.p_sample, bandit=(trained, prediction, broken))
-    assert "training: 1 of 1" in said and said.endswith("Total: 5 of 5 points")
-    assert "%, fewer; as predicted" in said and "%, more; as predicted" in said
+    assert said.endswith("Total: 5 of 5 points") and said.count("as predicted") == 2
 
 
-def test_what_keeps_task_5_from_its_points_is_said(capsys):
-    trained = {"best": 0.95, "edge": 0.6}
-    assert train_on_bandit(MyQL, {"best": "more", "edge": "?"}) is None
-    assert "First predict" in capsys.readouterr().out
-
-    class Blank(MyQL):
-        def policy_loss(self, batch):
-            raise NotImplementedError
+def test_what_keeps_task_5_from_its_points(capsys):
+    assert train_on_bandit(MyQL, {"best": "more", "edge": "?"}) is None  # no prediction
 
     class Typo(MyQL):
         def policy_loss(self, batch):
             return self.actr.loss(batch.action, batch.state), {}
 
-    assert train_on_bandit(Blank) is None and train_on_bandit(Typo) is None
-    out = capsys.readouterr().out
-    assert "Not done yet" in out and "AttributeError" in out and "actr" in out
+    assert train_on_bandit(Typo) is None and "actr" in capsys.readouterr().out
+    trained = {"best": 0.95, "edge": 0.6}
     complete = {"best": "more", "edge": "as many"}
     assert grade_prediction(trained, complete, None).points == 0
     points, said = grade_prediction(trained, complete, {"best": 0.2, "edge": 0.69})
-    assert points == 1 and "as many; as predicted" in said[1]
-    assert said[0] == "best: 95% became 20%, fewer; you predicted more: why?"
+    assert points == 1  # also for a wrong one, which is told
+    assert ["as predicted" in line for line in said] == [False, True]
     assert "training: 0 of 1" in report(bandit=({**trained, "best": 0.5}, complete, None))

@@ -5,6 +5,7 @@ from NumPy's frozen RandomState; the noise is handed in by replacing PyTorch's r
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -65,22 +66,10 @@ def fill(network, seed):
 
 def make_args(config):
     """The settings of a run of the release."""
-    names = {
-        "n_timesteps": "n_timesteps",
-        "eta": "eta",
-        "max_q_backup": "max_q_backup",
-        "grad_norm": "grad_norm",
-        "actor_lr": "lr",
-        "critic_lr": "critic_lr",
-        "ema_decay": "ema_decay",
-        "step_start_ema": "ema_start",
-        "update_ema_every": "ema_every",
-        "tau": "tau",
-        "discount": "discount",
-        "candidates": "candidates",
-    }
-    settings = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
-    return Args(**settings)
+    ours = {"actor_lr": "lr", "step_start_ema": "ema_start", "update_ema_every": "ema_every"}
+    names = {field.name for field in fields(Args)}
+    settings = {ours.get(name, name): value for name, value in config.items()}
+    return Args(**{name: value for name, value in settings.items() if name in names})
 
 
 def make_agent(config):

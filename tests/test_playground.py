@@ -1,7 +1,6 @@
-"""The playground: the page samples what PyTorch samples, and its controls do what they say.
+"""The playground: it samples what PyTorch samples, and its controls and stops do what they say.
 
-Headless Chromium opens the page, moves its controls as a user does, and reads what is shown. Where
-there is no Chromium (on Debian: apt-get install chromium), those tests are skipped.
+Headless Chromium (on Debian: apt-get install chromium) opens the page and runs a script in it.
 """
 
 import html
@@ -14,199 +13,84 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_ql import DiffusionQL
+from toy_experiments.bandit import measure
 from tutorials.making import playground
-from tutorials.making.playground import ETAS, N_TIMESTEPS, WIDTH, policy_from_text
+from tutorials.making.playground import policy_from_text
 
-TUTORIALS = playground.PAGE.parent
-PAGE = (TUTORIALS / "playground.html").read_text()
+PAGE = playground.PAGE.read_text()
 NETWORKS = playground.networks_of(PAGE)
 LAST = len(NETWORKS["steps"]) - 1  # the last moment of the training
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium to run the page in")
-
-# What the scripts below use: they move a control as a user does, and read what is shown.
-TOOLS = """
-    const find = (selector) => document.querySelector(selector);
-    const textOf = (id) => find(`#${id}`).textContent;
-    const click = (id) => find(`#${id}`).click();
-    const choose = (group, value) => find(`input[name="${group}"][value="${value}"]`).click();
-    const press = (key) => document.body.dispatchEvent(
-        new KeyboardEvent("keydown", { key, bubbles: true }));
-    function slide(id, value) {
-        find(`#${id}`).value = value;
-        find(`#${id}`).dispatchEvent(new Event("input"));
-    }
-    function numbers() {
-        const cells = [...document.querySelectorAll("#numbers tr:first-child td")];
-        const [onMode, best, reward, edge] = cells.map((cell) => parseFloat(cell.textContent));
-        return [onMode / 100, best / 100, reward / 5, edge / 100];
-    }
-    function changesPicture(id) {
-        const before = find("#picture").toDataURL();
-        click(id);
-        return find("#picture").toDataURL() !== before;
-    }
-    function finish(result) {
-        const place = document.createElement("pre");
-        place.id = "result";
-        place.textContent = JSON.stringify(result);
-        document.body.append(place);
-    }
-"""
 
 
-def in_page(script, page=PAGE, address=""):
-    """Opens the page in Chromium, runs a script in it, and returns what it gives to `finish`."""
-    guarded = f"try {{ {script} }} catch (error) {{ finish({{ error: String(error) }}); }}"
-    copy = Path("copy.html").resolve()
-    copy.write_text(page.replace("</body>", f"<script>{TOOLS}\n{guarded}</script></body>"))
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
-    command += ["--force-prefers-reduced-motion", "--window-size=1280,800"]
-    command += ["--virtual-time-budget=60000", "--dump-dom", f"{copy.as_uri()}{address}"]
+def in_page(result, address=""):
+    """Opens the page in Chromium, and returns what a JavaScript expression is worth there."""
+    if BROWSER is None:
+        pytest.skip("no Chromium to run the page in")
+    script = f"document.body.innerHTML = `<pre>${{JSON.stringify({result})}}</pre>`;"
+    Path("copy.html").write_text(PAGE.replace("</body>", f"<script>{script}</script></body>"))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--force-prefers-reduced-motion", "--virtual-time-budget=60000"]
+    command.append(Path("copy.html").resolve().as_uri() + address)
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    result = json.loads(html.unescape(found[1]))
-    assert "error" not in result, result
-    return result
-
-
-# ---- Making the page -----------------------------------------------------------------------------
-def test_a_denoiser_survives_as_text():
-    torch.manual_seed(0)
-    agent = DiffusionQL(2, 2, DiffusionQL.Args(hidden_dim=WIDTH))
-    x = torch.randn(12, 2)
-    state = torch.zeros(12, 2)  # the bandit's only state, so that the page may leave it out
-    t = torch.randint(5, (12,))
-    again = policy_from_text(playground.denoiser_text(agent), 5)
-    expected = agent.actor.model(x, t, state)
-    torch.testing.assert_close(again.model(x, t, state[:, :0]), expected, atol=0.01, rtol=0)
+    found = re.search(r"<pre>(.*)</pre>", done.stdout)
+    assert found, done.stderr
+    return json.loads(html.unescape(found[1]))
 
 
 def test_the_page_is_the_template_with_the_networks_and_loads_nothing():
-    template = (TUTORIALS / "making" / "playground_template.html").read_text()
+    template = (playground.HERE / "playground_template.html").read_text()
     before, after = template.split("NETWORKS" + playground.END)
     assert PAGE.startswith(before) and PAGE.endswith(playground.END + after)
     assert len(PAGE.encode()) <= 2_000_000
-    assert not re.search(r"https?:|//cdn|@import|url\(|fetch\(|XMLHttpRequest|import\(", PAGE)
-    assert not re.search(r"<(link|img|iframe|script)[^>]*\b(src|href)=", PAGE)
+    assert not re.search(r"https?:|@import|url\(|fetch\(|<(link|img|iframe)|\bsrc=", PAGE)
     links = re.findall(r'notebook: "(.*?)"', PAGE)
-    assert links and all((TUTORIALS / link).exists() for link in links)
+    assert links and all((playground.PAGE.parent / link).exists() for link in links)
 
 
-# ---- Numbers -------------------------------------------------------------------------------------
-@needs_browser
 @pytest.mark.slow
-def test_the_page_computes_what_sample_computes_on_the_same_noise():
-    expected = []
-    cases = []
-    for n in N_TIMESTEPS:
-        for seed, weights in enumerate(NETWORKS["diffusion"][str(n)][LAST]):
-            policy = policy_from_text(weights, n)
-            torch.manual_seed(seed)
-            expected.append(policy.sample(torch.zeros(50, 0)).detach())
-            torch.manual_seed(seed)  # sample draws the start, then the noise of all steps but one
-            noise = [torch.randn(50, 2).flatten().tolist() for _ in range(n)]
-            cases.append({"n": n, "weights": weights, "noise": noise})
-    computed = in_page(f"""
-        finish({json.dumps(cases)}.map(({{ n, weights, noise }}) => {{
-            const arrays = noise.map((values) => Float32Array.from(values));
-            return [...denoise(unpack(weights, shapes.denoiser), n, arrays)[n]];
-        }}));
-    """)
-    computed = torch.tensor(computed).view(-1, 50, 2)
-    torch.testing.assert_close(computed, torch.stack(expected), atol=1e-2, rtol=0)
+@pytest.mark.parametrize("n", playground.N_TIMESTEPS)
+def test_the_page_computes_what_sample_computes_on_the_same_noise(n):
+    weights = NETWORKS["diffusion"][str(n)][LAST][-1]
+    policy = policy_from_text(weights, n)
+    torch.manual_seed(n)
+    expected = policy.sample(torch.zeros(50, 0)).detach()
+    torch.manual_seed(n)  # sample draws the start, then the noise of all steps but the last
+    noise = [torch.randn(50, 2).flatten().tolist() for _ in range(n)]
+    arrays = f"{json.dumps(noise)}.map((values) => Float32Array.from(values))"
+    computed = in_page(f"[...denoise(unpack('{weights}', shapes.denoiser), {n}, {arrays})[{n}]]")
+    torch.testing.assert_close(torch.tensor(computed).view(50, 2), expected, atol=1e-2, rtol=0)
 
 
-# ---- Controls ------------------------------------------------------------------------------------
-@needs_browser
 @pytest.mark.slow
-def test_the_buttons_do_what_they_say():
-    page = in_page("""
-        // Headless, frames come at no fixed rate: here, every 80 ms.
-        window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 80);
-        const changes = ["again", "heat", "data", "follow", "theme"].map(changesPicture);
-        const path = textOf("path-text");
-        const places = [textOf("chain-value")];
-        const moves = [
-            () => slide("chain", 0),
-            () => click("forward"),
-            () => click("back"),
-            () => press("ArrowRight"),
-            () => press("ArrowLeft"),
-        ];
-        for (const move of moves) {
-            move();
-            places.push(textOf("chain-value"));
-        }
-        const buttons = [" ", " ", " "].map((key) => {
-            press(key);
-            return textOf("play");
-        });
-        const watch = setInterval(() => {
-            if (textOf("play") === "pause") return;
-            clearInterval(watch);
-            places.push(textOf("chain-value"));
-            finish({ places, changes, path, buttons });
-        }, 50);
-    """)
-    step = "after step 1 of 5"
-    assert page["changes"] == [True] * 5
-    assert "Q of the noise" in page["path"]
-    assert page["places"] == ["actions", "noise", step, "noise", step, "noise", "actions"]
-    assert page["buttons"] == ["pause", "play", "pause"]
+def test_an_address_opens_a_state_and_the_buttons_walk_along_the_chain():
+    press = "$('back').click(), textOf(), $('forward').click(), textOf()"
+    press = press.replace("textOf()", "$('chain-value').textContent")
+    address = f"#eta=100&N=2&step={NETWORKS['steps'][0]}&acting=best&count=500&seed=3&heat=1"
+    settings, _, after_back, _, after_forward = in_page(f"[settings, {press}]", address)
+    chosen = {"eta": playground.ETAS.index(100), "N": 2, "moment": 0, "acting": "best"}
+    assert chosen.items() <= settings.items()
+    assert (settings["count"], settings["seed"], settings["heat"]) == (500, 3, True)
+    assert (after_back, after_forward) == ("after step 1 of 2", "actions")
 
 
-@needs_browser
-@pytest.mark.slow
-def test_an_address_opens_a_state_and_its_seed_fixes_the_samples():
-    script = "finish({ settings, numbers: numbers(), theme: document.documentElement.dataset });"
-    address = f"#eta=100&N=2&step={NETWORKS['steps'][0]}&method=diffusion&acting=best&count=500"
-    address += "&heat=1&data=0&seed=3&theme=dark"
-    page = in_page(script, address=address)
-    choices = {"method": "diffusion", "acting": "best", "heat": True, "data": False}
-    of_numbers = {"eta": ETAS.index(100), "N": 2, "moment": 0, "count": 500, "seed": 3}
-    assert page["settings"] == {**choices, **of_numbers}
-    assert page["theme"] == {"theme": "dark"}
-    assert in_page(script, address=address) == page
-
-
-@needs_browser
 @pytest.mark.slow
 def test_what_the_answers_of_the_stops_say():
-    page = in_page("""
-        const stops = [...document.querySelectorAll("#stop-buttons button")];
-        function after(stop, control, name, value) {
-            stops[stop - 1].click();
-            if (control) control(name, value);
-            slide("chain", 99);
-            return numbers();
-        }
-        finish({
-            methods: ["Gaussian", "CVAE", "MMD"].map((name) => after(1, choose, "method", name)),
-            steps: [2, 5, 50].map((n) => after(2, choose, "N", n)),
-            guided: after(3),
-            greedy: after(4),
-            usual: after(4, slide, "eta", 4),
-            early: after(5),
-            late: after(5, slide, "moment", 4),
-            acting: ["raw", "softmax", "best"].map((rule) => after(6, choose, "acting", rule)),
-        });
-    """)
-    on_mode, best, reward, edge = range(4)
-    gaussian, cvae, mmd = [numbers[on_mode] for numbers in page["methods"]]
-    assert gaussian < 0.1 < mmd < cvae < 0.9
-    two, five, fifty = [numbers[on_mode] for numbers in page["steps"]]
-    assert two < 0.05 and 0.4 < five < 0.6 and fifty > 0.95
-    policy = policy_from_text(NETWORKS["diffusion"]["5"][LAST][0], 5)  # as PyTorch counts it
-    corners = torch.tensor(NETWORKS["corners"])
-    nearest = torch.cdist(policy.sample(torch.zeros(2000, 0)), corners).amin(1)
-    assert five == pytest.approx((nearest < NETWORKS["radius"]).float().mean().item(), abs=0.04)
-    assert page["guided"][best] > 0.7 and page["guided"][reward] > 2.38 / 5
-    assert page["greedy"][reward] < page["usual"][reward] - 0.1
-    assert page["greedy"][edge] > page["usual"][edge] + 0.1
-    assert page["early"][edge] > 0.5
-    assert page["late"][edge] < 0.1 and page["late"][best] > 0.7
-    raw, softmax, best_of_50 = [numbers[reward] for numbers in page["acting"]]
-    assert raw < softmax < best_of_50 and best_of_50 > 0.95
+    def after(stop, **changes):
+        return f"(goToStop({stop - 1}), change({changes}, 99), measure(frames.at(-1), shown))"
+
+    rows = [after(1, method=name) for name in ("Gaussian", "MMD", "CVAE")]
+    rows += [after(2, N=n) for n in (2, 5, 50)]
+    rows += [after(3), after(4), after(4, eta=4), after(5, moment=0), after(5, moment=LAST)]
+    rows += [after(6, acting=rule) for rule in ("raw", "softmax", "best")]
+    numbers = in_page(f"[{', '.join(rows)}]")
+    gaussian, mmd, cvae, two, five, fifty = [row["onMode"] for row in numbers[:6]]
+    guided, greedy, usual, early, late = numbers[6:11]
+    assert gaussian < 0.1 < mmd < cvae < 0.9 and two < 0.05 and fifty > 0.95
+    actions = policy_from_text(NETWORKS["diffusion"]["5"][LAST][0], 5).sample(torch.zeros(2000, 0))
+    assert five == pytest.approx(measure(actions.detach())["on_mode"], abs=0.04)
+    assert guided["best"] > 0.7 and guided["reward"] > 2.38
+    assert greedy["reward"] < usual["reward"] - 0.5 and greedy["edge"] > usual["edge"] + 0.1
+    assert early["edge"] > 0.5 and late["edge"] < 0.1 and late["best"] > 0.7
+    raw, softmax, best = [row["reward"] for row in numbers[11:]]
+    assert raw < softmax < best and best > 4.75

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -57,6 +56,9 @@ def understand(script, *argv):
         options, settings = tyro.cli(sweep.Options, args=argv, return_unknown_args=True)
         methods = [name for name in options.methods if "." not in name]
         return sweep.plan(options.envs, options.seeds, options.out, settings, methods)
+    if script == "tutorials/doctor.py":
+        (run,) = argv
+        return run
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     for name in ("Args", "Options"):
         options = getattr(module, name, None)
@@ -82,20 +84,14 @@ def test_a_command_is_understood(words):
         assert words[-1] == "--help" and stop.code == 0
 
 
-def test_a_command_with_a_mistake_is_not_understood():
-    for words in (["sweep.py", "--env", "two-roads"], ["toy_experiments/q_learning.py", "--sed=1"]):
-        with pytest.raises((SystemExit, ValueError)):
-            understand(*words)
-
-
 @pytest.mark.slow
 def test_the_fork_trains_and_is_brought_back(pendulum, cli, monkeypatch):
     """The README's own code, in a file of its own, on a dataset that is here."""
     (fork,) = re.findall(r"```python\n(.*?)```", FRONT, re.DOTALL)
     Path("normalized.py").write_text(fork)
     command = [sys.executable, "normalized.py", "--env", ENV, "--out", "run", *TINY_FLAGS]
-    path = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, check=True, capture_output=True, env=path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    subprocess.run(command, check=True, capture_output=True)
     saved = torch.load("run/agents/20.pt", weights_only=True)
     mean = load_dataset(ENV).transitions.state.mean(0)
     torch.testing.assert_close(saved["mean"], mean)
@@ -124,3 +120,12 @@ def test_weights_of_the_release_load():
     exec(of_release, {"agent": agent, "torch": torch})
     for name, parameter in agent.actor.named_parameters():
         assert torch.equal(parameter, theirs[name])
+
+
+def test_what_uv_installs_for_the_file_is_what_the_requirements_say():
+    header = (ROOT / "diffusion_ql.py").read_text().split("# ///")[1]
+    needed = re.findall(r'"([a-z][^"]*)"', header)
+    requirements = (ROOT / "requirements.txt").read_text()
+    assert len(needed) == 12
+    for requirement in needed:
+        assert re.search(rf"^{re.escape(requirement)}\b", requirements, re.MULTILINE), requirement

@@ -1,58 +1,56 @@
 """The sweep: it resumes, survives what is killed, goes on beside a failing run; and its table."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import conftest as kit
 import numpy as np
+import psutil
 import pytest
-from conftest import PIPES, TINY, flags, hear_ctrl_c, make_minari
 from ray.cluster_utils import Cluster
 
 import sweep
+from diffusion_ql import train
 from sweep import PAPER, collect, interval, make_table, plan, unfinished
 
 SCRIPT = Path(sweep.__file__)
 ENVS = ["test/a-v0", "test/b-v0"]
-SETTINGS = flags(**{**TINY, "steps": 300, "eval_every": 100})
+SETTINGS = kit.flags(**kit.LONG)
 TASKS = ["--envs", *ENVS, "test/missing-v0", "--seeds", "0", "1", *SETTINGS]
 
 
-def start(*argv):
-    command = [sys.executable, SCRIPT, *argv]
-    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **PIPES)
+# ---- Whole sweeps --------------------------------------------------------------------------------
+def settle(folder, patch):
+    """What follows runs in this folder, on its datasets, without a network."""
+    patch.chdir(folder)
+    patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("PYTHONPATH", str(SCRIPT.parent))  # for Ray's workers
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A folder with two datasets, and a sweep of them: (folder, exit code, output, errors)."""
+    """A folder with two datasets and a sweep of them, `whole`: (folder, exit code, output, errors).
+
+    Of the three tasks one does not exist.
+    """
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("RAY_worker_niceness", "0")  # other tests run beside this one
-        make_minari(ENVS[0], episodes=6, refs=(0, 100))
-        make_minari(ENVS[1], episodes=6, seed=7, refs=(0, 100))
-        process = start(*TASKS, "--out", "whole")
-        out, err = process.communicate(timeout=400)
-    return folder, process.returncode, out, err
+        settle(folder, patch)
+        for seed, env in enumerate(ENVS):
+            kit.make_minari(env, episodes=6, seed=seed, refs=(0, 100))
+        return folder, *kit.finish(kit.start(*TASKS, "--out", "whole", script=SCRIPT))
 
 
 @pytest.fixture
 def here(undisturbed, monkeypatch):
-    """The test runs in that folder, with its datasets."""
-    monkeypatch.chdir(undisturbed[0])
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(undisturbed[0] / "minari"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parent))  # for Ray's workers
+    settle(undisturbed[0], monkeypatch)
 
 
 def numbers(out):
@@ -62,11 +60,11 @@ def numbers(out):
     return {str(path.relative_to(out)): path.read_text() for path in paths}
 
 
-def wait_for(out, name, count):
-    """Waits until `count` runs of a sweep have a file of this name."""
+def wait_until(condition):
+    """Waits until condition() is true, at most 200 seconds."""
     deadline = time.time() + 200
-    while len(list(Path(out).rglob(name))) < count:
-        assert time.time() < deadline, f"no {name}"
+    while not condition():
+        assert time.time() < deadline
         time.sleep(0.1)
 
 
@@ -82,45 +80,30 @@ def test_a_failing_run_does_not_stop_the_others(undisturbed):
 
 @pytest.mark.slow
 def test_stopped_by_ctrl_c_and_with_a_killed_worker_it_ends_the_same(here):
-    stopped = start(*TASKS, "--out", "part")
-    wait_for("part", "progress.csv", 1)
+    stopped = kit.start(*TASKS, "--out", "part", script=SCRIPT)
+    wait_until(lambda: list(Path("part").rglob("progress.csv")))
     stopped.send_signal(signal.SIGINT)
-    _, err = stopped.communicate(timeout=200)
-    assert stopped.returncode == 130 and "the same command goes on" in err
+    code, _, err = kit.finish(stopped)
+    assert code == 130 and "the same command goes on" in err
     assert list(Path("part").rglob("checkpoint.pt"))
     assert len(list(Path("part").rglob("result.json"))) < 4  # else it was too late
 
-    again = start(*TASKS, "--out", "part")
-    kill_a_worker(again.pid)
-    _, err = again.communicate(timeout=400)
-    assert again.returncode == 1, err
+    again = kit.start(*TASKS, "--out", "part", script=SCRIPT)
+    wait_until(lambda: kill_a_worker(again.pid))
+    code, _, err = kit.finish(again)
+    assert code == 1, err
     assert numbers("part") == numbers("whole")
     assert Path("part/table.md").read_text() == Path("whole/table.md").read_text()
 
 
 def kill_a_worker(sweep_pid):
-    """kill -9 for the first of this sweep's own workers that trains: others may run beside it."""
-    deadline = time.time() + 200
-    while time.time() < deadline:
-        time.sleep(0.1)
-        command = ["ps", "-eo", "pid,ppid,args"]
-        listing = subprocess.run(command, capture_output=True, text=True).stdout
-        processes = [line.split(maxsplit=2) for line in listing.splitlines()[1:]]
-        parents = {pid: parent for pid, parent, _ in processes}
-        for pid, _, arguments in processes:
-            if "ray::run" in arguments and str(sweep_pid) in ancestors(pid, parents):
-                os.kill(int(pid), signal.SIGKILL)
-                return
-    raise AssertionError("no worker trained")
-
-
-def ancestors(pid, parents):
-    """The processes that started a process. parents: {pid: that of its parent}."""
-    found = []
-    while pid in parents:
-        pid = parents[pid]
-        found.append(pid)
-    return found
+    """kill -9 for one of this sweep's workers that trains; whether there was one."""
+    for process in psutil.Process(sweep_pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            if "ray::run" in " ".join(process.cmdline()):
+                process.kill()
+                return True
+    return False
 
 
 @pytest.mark.slow
@@ -129,13 +112,13 @@ def test_a_cluster_that_loses_a_node_ends_the_same(here):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
 
     def lose_a_node():
-        wait_for("cluster", "progress.csv", 2)
+        wait_until(lambda: len(list(Path("cluster").rglob("progress.csv"))) > 1)
         cluster.remove_node(nodes[0], allow_graceful=False)
 
     thread = threading.Thread(target=lose_a_node)
     thread.start()
     try:
-        runs = sweep.plan(ENVS, (0, 1), "cluster", SETTINGS)
+        runs = plan(ENVS, (0, 1), "cluster", SETTINGS)
         assert sweep.sweep(runs, address=cluster.address) == []
     finally:
         thread.join()
@@ -144,36 +127,46 @@ def test_a_cluster_that_loses_a_node_ends_the_same(here):
     assert numbers("cluster") == numbers("whole")
 
 
-@pytest.mark.slow
-def test_what_is_finished_is_not_repeated(here, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "ray", None)  # it must not be needed
-    assert sweep.sweep(sweep.plan(ENVS, (0, 1), "whole", SETTINGS)) == []
-    assert "4 runs, 4 of them are done" in capsys.readouterr().out
+# ---- Plans ---------------------------------------------------------------------------------------
+def test_any_option_of_the_main_script_holds_for_all_runs():
+    runs = [args for args, _ in plan(["paper"], [3], "o", ["--eta", "0.7"])]
+    assert len(runs) == 20 and {args.eta for args in runs} == {0.7}
+    by_env = {args.env: args for args in runs}
+    assert by_env["antmaze-medium-play"].lr == 1e-3 and by_env["pen-human-v1"].seed == 3
+    assert by_env["hopper-medium-v2"].out.endswith("o/DiffusionQL/hopper-medium-v2/3")
+
+
+def test_methods_with_their_own_options():
+    runs = plan(["two-roads"], [0], "o", ["--alpha", "3"], ["FQL", "forks.TD3BC"])
+    assert [(method.__name__, args.alpha) for args, method in runs] == [("FQL", 3), ("TD3BC", 3)]
+
+
+def test_what_is_finished_is_not_repeated_but_goes_on_in_a_moved_folder(
+    pendulum, monkeypatch, capsys
+):
+    ((args, _),) = plan([kit.ENV], [0], "whole", kit.TINY_FLAGS)
+    train(args)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "ray", None)  # it must not be needed
+        assert sweep.sweep(plan([kit.ENV], [0], "whole", kit.TINY_FLAGS)) == []
+    shutil.copytree("whole", "moved")
+    ((args, _),) = plan([kit.ENV], [0], "moved", [*kit.TINY_FLAGS, "--steps=40"])
+    assert not sweep.is_finished(args)
+    assert train(replace(args, resume=args.out))["final"]["step"] == 40  # as a worker does
+    assert len(kit.table("moved/DiffusionQL/test/pendulum-v0/0/progress.csv")) == 4
     with pytest.raises(SystemExit, match="2"):
-        sweep.plan(ENVS, (0, 1), "whole", [*SETTINGS, "--eta=0.3"])
+        plan([kit.ENV], [0], "whole", ["--eta=0.3"])
     assert "keeps its settings: eta" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_in_a_moved_folder_finished_runs_go_on_when_steps_grow(here):
-    shutil.copytree("whole", "moved")
-    assert sweep.sweep(sweep.plan(ENVS[:1], (0,), "moved", [*SETTINGS, "--steps=400"])) == []
-    result = json.loads(Path("moved/DiffusionQL/test/a-v0/0/result.json").read_text())
-    assert result["final"]["step"] == 400
-    before = json.loads(Path("whole/DiffusionQL/test/a-v0/0/result.json").read_text())
-    assert before["final"]["step"] == 300
-
-
-def test_what_a_sweep_does_not_take(capsys, monkeypatch):
+def test_what_a_sweep_does_not_take(fails):
     for setting in ("--env=hopper-medium", "--seed"):
-        with pytest.raises(ValueError, match="--envs, --seeds"):
-            plan(["two-roads"], [0], "o", [setting])
-    monkeypatch.setattr(sys, "argv", ["sweep.py", "--methods", "Nonsense"])
-    with pytest.raises(SystemExit, match="2"):
-        sweep.main()
-    assert "no method 'Nonsense'" in capsys.readouterr().err
+        assert "--envs, --seeds" in fails(setting, module=sweep)
+    assert "no method 'Nonsense'" in fails("--methods", "Nonsense", module=sweep)
+    assert "no run is finished" in fails("--report", "--out", "nowhere", module=sweep)
 
 
+# ---- Tables --------------------------------------------------------------------------------------
 def made_up(scores, method="DiffusionQL"):
     """A sweep's folder with these scores, {env: [score of each seed]}."""
     for env, values in scores.items():
@@ -215,35 +208,14 @@ def test_the_papers_averages():
 def test_the_interval_of_known_scores():
     assert interval(np.array([7.0] * 5)) == "[7.0, 7.0]"
     low, high = json.loads(interval(np.arange(100.0)))
-    assert 42 < low < 46 < 53 < high < 57  # 49.5 ± 1.96 * 28.9 / sqrt(100)
+    assert 43.4 < low < 44.4 and 54.6 < high < 55.6  # 49.5 ± 1.96 * 28.9 / sqrt(100)
 
 
 def test_the_report_lists_what_failed_and_what_is_not_finished():
     made_up({"a": [1.0, 2.0, 3.0]})
     Path("out/DiffusionQL/a/1/result.json").unlink()
     Path("out/DiffusionQL/a/2/error.txt").write_text("no such thing")
-    lines = unfinished("out")
-    assert lines == [
+    assert unfinished("out") == [
         "unfinished: out/DiffusionQL/a/1",
         "failed: out/DiffusionQL/a/2: no such thing",
     ]
-
-
-def test_any_option_of_the_main_script_holds_for_all_runs():
-    runs = [args for args, _ in plan(["paper"], [3], "o", ["--eta", "0.7"])]
-    assert len(runs) == 20 and {args.eta for args in runs} == {0.7}
-    by_env = {args.env: args for args in runs}
-    assert by_env["antmaze-medium-play"].lr == 1e-3 and by_env["pen-human-v1"].seed == 3
-    assert by_env["hopper-medium-v2"].out.endswith("o/DiffusionQL/hopper-medium-v2/3")
-
-
-def test_methods_with_their_own_options():
-    runs = plan(["two-roads"], [0], "o", ["--alpha", "3"], ["FQL", "forks.TD3BC"])
-    assert [(method.__name__, args.alpha) for args, method in runs] == [("FQL", 3), ("TD3BC", 3)]
-
-
-def test_nothing_to_report(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sweep.py", "--report", "--out", "nowhere"])
-    with pytest.raises(SystemExit) as stop:
-        sweep.main()
-    assert stop.value.code == 2 and "no run is finished" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import conftest as kit
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import ENV, HALF, LONG, TINY, TINY_FLAGS, Fork, ForkArgs, changed, flags
@@ -130,25 +131,20 @@ def test_a_run_can_train_longer_and_be_evaluated_more_rarely(cli, whole):
     train(Args(env=ENV, out="longer", **{**TINY, "steps": 30}))
     kit.assert_same_run("whole", "longer")
     assert cli("--resume", "whole", "--steps", 70, "--eval-every", 35)[0] == 0
-    assert [row["step"] for row in kit.table("whole/progress.csv")] == [
-        "10",
-        "20",
-        "30",
-        "35",
-        "70",
-    ]
+    steps = [int(row["step"]) for row in kit.table("whole/progress.csv")]
+    assert steps == [10, 20, 30, 35, 70]
 
 
-@pytest.mark.parametrize("change", ["lr=0.1", "hidden_dim=32", "env=two-roads"])
-def test_what_a_resumed_run_refuses(change, cli, whole):
+@pytest.mark.parametrize("change", [{"lr": 0.1}, {"hidden_dim": 32}, {"env": "two-roads"}])
+def test_what_a_resumed_run_refuses(change, cli, fails, whole):
     before = Path("whole/config.json").read_bytes()
-    name, value = change.split("=")
-    value = value if name == "env" else type(getattr(Args(), name))(value)
+    (name,) = change
     with pytest.raises(ValueError, match=f"keeps its settings.* {name}"):
-        Args(resume="whole", **{name: value})
-    code, _, err = cli("--resume", "whole", *flags(**{name: value}))
+        Args(resume="whole", **change)
+    code, _, err = cli("--resume", "whole", *flags(**change))
     assert code == 2 and "keeps its settings" in err and name in err
     assert Path("whole/config.json").read_bytes() == before
+    assert "has made 20 steps" in fails("--resume", "whole", "--steps", 19)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"env": "of an older run"}'])
@@ -162,10 +158,6 @@ def test_damaged_run_folders(content, fails, whole):
     for option in ("--resume", "--evaluate"):
         assert "whole is no run folder" in fails(option, "whole")
         assert "nowhere is no run folder" in fails(option, "nowhere")
-
-
-def test_a_run_cannot_be_cut_shorter(fails, whole):
-    assert "has made 20 steps" in fails("--resume", "whole", "--steps", 19)
 
 
 # ---- Agents --------------------------------------------------------------------------------------
@@ -195,12 +187,27 @@ def test_learning_rates_fall_along_a_cosine_and_resume():
         rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
         return metrics
 
+    def stop(agent, metrics):
+        if agent.step == 12:
+            raise RuntimeError("stopped")
+        return watch(agent, metrics)
+
     args = Args(env=ENV, out="run", lr=1e-3, critic_lr=4e-3, lr_decay=True, **TINY)
-    train(args, agent_class=changed(watch))
+    with pytest.raises(RuntimeError):
+        train(args, agent_class=changed(stop))
+    del rates[10:]  # it goes on from the checkpoint at step 10
+    train(Args(resume="run"), agent_class=changed(watch))
     cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
     np.testing.assert_allclose(rates, np.outer(cosine, [1e-3, 4e-3]))
-    train(Args(resume="run", steps=40), agent_class=changed(watch))
-    assert rates[30] == pytest.approx([cosine[15] * 1e-3, cosine[15] * 4e-3])
+    with pytest.raises(ValueError, match="steps"):
+        Args(resume="run", steps=40)  # whose rate would jump up again
+
+
+def test_a_resume_that_is_refused_changes_nothing(whole):
+    before = Path("whole/config.json").read_text()
+    with pytest.raises(ValueError, match="has made 20 steps"):
+        train(Args(resume="whole", steps=10))
+    assert Path("whole/config.json").read_text() == before
 
 
 def test_tensors_are_where_the_agent_is():
@@ -261,10 +268,8 @@ def test_all_that_a_fork_adds_is_saved_and_resumed(monkeypatch):
     monkeypatch.setattr(Fork, "dies_at", 13)
     with pytest.raises(SystemExit):
         train(ForkArgs(env=ENV, out="part", **TINY), agent_class=Fork)
-    assert (
-        kit.checkpoint("part")["attributes"]["count"] == 13
-        and kit.checkpoint("part")["log"]["sums"]
-    )
+    state = kit.checkpoint("part")
+    assert state["attributes"]["count"] == 13 and state["log"]["sums"]
     shutil.copytree("part", "ended")
     result = train(ForkArgs(resume="ended", steps=13), agent_class=Fork)
     assert result["final"]["step"] == 13  # reached before, and scored now
@@ -290,17 +295,13 @@ def test_a_script_with_a_fork_and_the_command_line(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ":".join(map(str, folders)))
     options = ["--env", ENV, *flags(**HALF), "--expectile", 0.9, "--out", "run"]
     code, _, err = kit.finish(kit.start(*options, script="my_fork.py"))
-    assert code == 0 and kit.config("run")["settings"]["expectile"] == 0.9, err
+    assert code == 0 and kit.config("run")["method"] == "my_fork.Mine", err
     monkeypatch.syspath_prepend(tmp_path)
     assert cli("--resume", "run", "--steps", 20)[0] == 0
-    assert (
-        kit.config("run")["method"] == "my_fork.Mine"
-        and kit.checkpoint("run")["attributes"]["count"] == 20
-    )
+    assert kit.checkpoint("run")["attributes"]["count"] == 20
     assert "step 20" in cli("--evaluate", "run", "--episodes", 2)[1]
     shown = cli("--resume", "run", "--help")[1]
-    assert all(f"--{name.replace('_', '-')}" in shown for name in ForkArgs.__dataclass_fields__)
-    assert "(default: 0.9)" in shown
+    assert "--expectile" in shown and "(default: 0.9)" in shown
 
 
 def test_another_method_does_not_go_on_with_a_run():
@@ -337,13 +338,12 @@ def test_networks_that_come_too_late_are_refused(part):
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("first", [5, 15, 99])
+@pytest.mark.parametrize("first", [15, 99])
 def test_a_metric_may_be_missing_at_first_or_always(first):
     def without(agent, metrics):
         return metrics if agent.step > first else {"critic_loss": metrics["critic_loss"]}
 
     result = train(Args(env=ENV, **TINY), agent_class=changed(without))
-    assert first == 99 or result["offline"]["step"] == 20
     assert ("offline" in result) == (first < 99)
 
 
@@ -403,7 +403,7 @@ def test_without_git(monkeypatch):
     train(Args(env=ENV, **HALF))
 
 
-def test_evaluate(cli):
+def test_evaluate(cli, fails):
     kit.make_minari("fine/scores-v0", refs=(0, 1))
     train(Args(env="fine/scores-v0", out="run", ema_start=5, **TINY))
     scores = []
@@ -413,6 +413,8 @@ def test_evaluate(cli):
         scores.append(out[out.index("step") :])
     assert "step 20: score" in scores[0] and "12 episodes" in scores[0]
     assert scores[0] == scores[1] and len(set(scores)) == 5
+    for option in ("--episodes=0", "--seed=-1", "--device=no"):
+        assert option.split("=")[0] in fails("--evaluate", "run", option)
 
 
 def test_evaluate_draws_episodes_that_training_has_not_seen(cli, monkeypatch, whole):
@@ -434,16 +436,12 @@ def test_act_with_the_policy_or_the_average(choice, used, cli, monkeypatch):
     assert agents[0].act(torch.zeros(3, 4)).shape == (3, 1)
 
 
-@pytest.mark.parametrize("which", ["15", "best", "offline"])
-def test_agents_that_are_not_there(which, fails, whole):
-    Path("whole/result.json").write_text(json.dumps({"final": whole["final"]}))
-    said = fails("--evaluate", "whole", "--which", which)
-    assert repr(which) in said and "give a step of [10, 20]" in said
-
-
-@pytest.mark.parametrize("option", ["--episodes=0", "--episodes=-1", "--seed=-1", "--device=no"])
-def test_what_evaluate_refuses(option, fails, whole):
-    assert option.split("=")[0] in fails("--evaluate", "whole", option)
+def test_agents_that_are_not_there(fails, whole):
+    progress = pd.read_csv("whole/progress.csv", index_col="step")
+    progress.drop(columns="bc_loss").to_csv("whole/progress.csv")
+    for which in ("15", "best", "offline"):
+        said = fails("--evaluate", "whole", "--which", which)
+        assert repr(which) in said and "give a step of [10, 20]" in said
 
 
 @pytest.mark.parametrize("env_id, films", [("Line-v0", True), ("Goal-v0", False)])
@@ -469,10 +467,9 @@ def test_a_loss_that_is_not_finite_ends_training(seconds, capsys, monkeypatch):
     assert kit.checkpoint("run")["attributes"]["step"] < 17
 
 
-NUMBERS = "--steps=0 --lr=nan --lr=-1 --lr=inf --critic-lr=0 --batch-size=0 --hidden-dim=-3 "
-NUMBERS += "--eval-every=-5 --eval-episodes=0 --top-k=-1 --seed=-1 --candidates=0"
-WORDS = "--batch-size=many --reward-tune=double --learning-rate=1 --compile=maybe --act-with=mean "
-WORDS += "--device=cuda:99 --device=nonsense"
+NUMBERS = "--steps=0 --lr=nan --lr=-1 --lr=inf --critic-lr=0 --batch-size=0 --eval-every=-5 "
+NUMBERS += "--eval-episodes=0 --top-k=-1 --seed=-1 --candidates=0 --batch-size=many"
+WORDS = "--reward-tune=double --compile=maybe --act-with=mean --learning-rate=1 --device=cuda:99"
 
 
 @pytest.mark.parametrize("option", [*NUMBERS.split(), *WORDS.split()])
@@ -485,13 +482,10 @@ def test_nonsense_on_the_command_line(option, cli):
     assert not Path("runs").exists()
 
 
-WRONG = [("reward_tune", "double"), ("act_with", "mean"), ("batch_size", 2.5)]
-
-
-@pytest.mark.parametrize("name, value", WRONG)
-def test_nonsense_in_python(name, value):
-    with pytest.raises(ValueError, match=name):
-        Args(**{name: value})
+def test_nonsense_in_python():
+    for name, value in {"reward_tune": "double", "act_with": "mean", "batch_size": 2.5}.items():
+        with pytest.raises(ValueError, match=name):
+            Args(**{name: value})
 
 
 def test_output_folder(fails, whole):

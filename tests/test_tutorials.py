@@ -32,7 +32,7 @@ def figures(notebook):
 
 
 def failed_checks(notebook):
-    """What the checks of check.py print for a blank whose solution is wrong, or is missing."""
+    """What the checks print for a blank whose solution is wrong, or is missing."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     lines = "".join(output.get("text", "") for output in outputs).splitlines()
     return [line for line in lines if line.startswith(("✗", "…"))]

@@ -128,11 +128,11 @@ def read_row(out, row, seeds=(0, 1, 2, 3, 4)):
 def result_of(run):
     """The result of a run, a row of `sweep.collect`."""
     actions = actions_of(run.folder)
-    rewards = TASKS[run.task]
-    numbers = {"score": run.final, **measure(actions["a sample"], rewards)}
-    for rule, chosen in actions.items():
+    measured = {rule: measure(chosen, TASKS[run.task]) for rule, chosen in actions.items()}
+    numbers = {"score": run.final, **measured["a sample"]}
+    for rule, of_rule in measured.items():
         for name in ("reward", "best_corner"):
-            numbers[f"{name}, {rule}"] = measure(chosen, rewards)[name]
+            numbers[f"{name}, {rule}"] = of_rule[name]
     return actions["a sample"], numbers
 
 

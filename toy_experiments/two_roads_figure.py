@@ -3,8 +3,8 @@
     python toy_experiments/two_roads_figure.py              # five seeds: hours of one core
     python toy_experiments/two_roads_figure.py --run RUN    # seconds: RUN/roads.png, of one run
 
-Every method makes 9,000 steps, with the settings of --env two-roads; its one knob, where it has
-one, was chosen on other seeds (two_roads_tuning.sh). The agents drive 100 episodes each.
+Every method makes 9,000 steps, with the settings of --env two-roads. The knobs of EDP, FQL and
+IDQL were chosen by `sweep.py` on seeds 10 and 11. The agents drive 100 episodes each.
 """
 
 import sys
@@ -28,9 +28,9 @@ METHODS = {  # the method, and its options where they are not those of --env two
     "diffusion cloning": ("BCDiffusion", ""),
     "TD3+BC": ("TD3BC", ""),
     "Gaussian with Q": ("GaussianQL", ""),
-    "EDP": ("EDP", ""),
-    "FQL": ("FQL", ""),
-    "IDQL": ("IDQL", ""),
+    "EDP": ("EDP", "--eta 8"),
+    "FQL": ("FQL", "--alpha 0.1"),
+    "IDQL": ("IDQL", "--expectile 0.3"),
     "Diffusion-QL": ("DiffusionQL", ""),
 }
 COLUMNS = {

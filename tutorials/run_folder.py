@@ -117,15 +117,21 @@ class Run:
             followed.append((discounts * rewards).sum().item())
         return self.q[self.episodes["first"].tolist()].mean().item(), np.mean(followed)
 
-    def scores_of_seeds(self):
-        """Scores, at the step of the last evaluation, of this run and of those beside it that
-        differ in nothing but the seed."""
-        scores = []
+    def seeds(self):
+        """This run and those beside it that differ in nothing but the seed."""
+        runs = []
         for path in sorted(self.folder.parent.glob("*/config.json")):
-            progress = read_progress(path.parent)
-            same = experiment(json.loads(path.read_text())) == experiment(self.config)
-            if same and "score" in progress:
-                scores += progress["score"][progress["step"] == self.last_step].tolist()
+            if experiment(json.loads(path.read_text())) == experiment(self.config):
+                runs.append(Run(path.parent, agent_class=self.agent_class))
+        return runs
+
+    def scores_of_seeds(self):
+        """The scores of `seeds` at the step of this run's last evaluation."""
+        scores = []
+        for run in self.seeds():
+            if "score" in run.progress:
+                same_step = run.progress["step"] == self.last_step
+                scores += run.progress["score"][same_step].tolist()
         return scores
 
 

@@ -3,33 +3,23 @@
 import math
 
 import torch
-from torch.distributions import Independent, Normal
 
 from tutorials.grading import blank, normal, share, uniform
 
 
-def spread(*shape):
-    """An input: standard deviations between 0.5 and 1.5."""
-
-    def draw():
-        return 0.5 + torch.rand(*shape)
-
-    return draw
+def spread():
+    """An input: standard deviations (2,) between 0.5 and 1.5."""
+    return 0.5 + torch.rand(2)
 
 
 def weight():
-    """An input: weights (8,) that sum to 1."""
-    return torch.rand(8).softmax(dim=0)
-
-
-def gaussian():
-    """An input: a Gaussian over actions, another one for each call."""
-    return Independent(Normal(torch.randn(2), 0.5 + torch.rand(2)), 1)
+    """An input: weights of two actions. Without their [:, None] they count axes, not actions."""
+    return torch.rand(2).softmax(dim=0)
 
 
 @blank(
     normal(2),
-    spread(2),
+    spread,
     uniform(8, 2),
     mistakes={
         "The sign: the loss is minus the log-likelihood.": ("-log_density.sum", "log_density.sum"),
@@ -41,7 +31,6 @@ def gaussian():
             "log_density.sum(dim=-1).mean()",
             "log_density.sum()",
         ),
-        "The distance from the mean is not squared.": ("z.square()", "z"),
         "The half of the square is missing.": ("-0.5 * z.square()", "-z.square()"),
         "Without - log std, the widest Gaussian would be the best.": (" - std.log()", ""),
         "The constant is missing. Training does not need it, a log-likelihood does.": (
@@ -59,9 +48,11 @@ def gaussian_loss(mean, std, action):
 
 
 @blank(
-    uniform(8, 2),
+    uniform(2, 2),
     weight,
     mistakes={
+        "In the mean, a weight belongs to a row: weight[:, None].": ("[:, None] * act", " * act"),
+        "In the variance, a weight belongs to a row: weight[:, None].": ("[:, None] * (", " * ("),
         "The weights sum to 1 already: add up, and divide by nothing.": [
             ("(weight[:, None] * action).sum(", "(weight[:, None] * action).mean("),
             ("square()).sum(dim=0)", "square()).mean(dim=0)"),
@@ -79,27 +70,6 @@ def best_gaussian(action, weight):
     mean = (weight[:, None] * action).sum(dim=0)
     variance = (weight[:, None] * (action - mean).square()).sum(dim=0)
     return torch.stack([mean, variance.sqrt()])
-
-
-@blank(
-    gaussian,
-    gaussian,
-    mistakes={
-        "KL(p || q) is an average where p is: draw the samples from p.": ("p.sample", "q.sample"),
-        "The sign: log p minus log q.": (
-            "p.log_prob(samples) - q.log_prob(samples)",
-            "q.log_prob(samples) - p.log_prob(samples)",
-        ),
-        "The log of p is missing: the KL of p and p would not be 0.": (
-            "p.log_prob(samples) - q",
-            "-q",
-        ),
-    },
-)
-def kl(p, q):
-    """KL(p || q) of two distributions over actions, from 10,000 samples: a scalar."""
-    samples = p.sample((10_000,))
-    return (p.log_prob(samples) - q.log_prob(samples)).mean()
 
 
 @blank(
@@ -126,24 +96,3 @@ def between(start, end, share):
     """The way from one draw (B, 2) of N(0, 1) to another; share (B, 1) is how much of it."""
     angle = share * math.pi / 2
     return angle.cos() * start + angle.sin() * end
-
-
-@blank(
-    normal(8),
-    0.3,
-    mistakes={
-        "Divide by the temperature: the lower it is, the more the best actions count.": (
-            "advantage / temperature",
-            "advantage * temperature",
-        ),
-        "The temperature is missing.": ("advantage / temperature", "advantage"),
-        "The weights of all actions must sum to 1.": (
-            "(advantage / temperature).softmax(dim=0)",
-            "(advantage / temperature).exp()",
-        ),
-        "The sign: a good action must count more.": ("(advantage /", "(-advantage /"),
-    },
-)
-def weights(advantage, temperature):
-    """How much each action counts (B,), of its advantage (B,)."""
-    return (advantage / temperature).softmax(dim=0)

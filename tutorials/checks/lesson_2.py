@@ -1,7 +1,6 @@
-"""The checks of lesson 2: `check.add_noise(mine)` prints one line. How: tutorials/grading.py.
+"""The checks of lesson 2's blanks, each with the mistakes that it recognises: see grading.blank.
 
-Each function below is the right answer of a blank. What is drawn at random, it draws in the order
-in which the lesson does.
+What a function draws at random, it draws in the order in which the lesson does.
 """
 
 import torch
@@ -15,28 +14,28 @@ ALPHA_BAR = torch.exp(-0.1 * TIME - 9.9 * TIME**2 / 2)
 
 
 def network():
-    """A small denoiser that has learned nothing."""
+    """An input: a small denoiser that has learned nothing."""
     return Denoiser(2, 2, hidden_dim=16)
 
 
-# ---- Destroy -------------------------------------------------------------------------------------
+def variance_with_a_zero():
+    """An input: the first witness may be certain, as at the last step."""
+    return torch.cat([torch.zeros(1, 1), torch.rand(7, 1)])
+
+
+def near_the_middle():
+    """An input: noisy actions whose clean ones lie in the square, clipped or not."""
+    return torch.rand(8, 2) / 3
+
+
 @blank(
     uniform(8, 2),
     share(8, 1),
     normal(8, 2),
     mistakes={
-        "alpha-bar is a share of the variance: the action is multiplied by its root.": (
-            "kept.sqrt() * x0",
-            "kept * x0",
-        ),
-        "1 - alpha-bar is a variance: the noise is multiplied by its root.": (
-            "(1 - kept).sqrt()",
-            "(1 - kept)",
-        ),
-        "It is the root of 1 - alpha-bar, not 1 minus the root.": (
-            "(1 - kept).sqrt()",
-            "(1 - kept.sqrt())",
-        ),
+        "alpha-bar is a share of the variance: multiply by its root.": ("kept.sqrt()", "kept"),
+        "1 - alpha-bar is a variance: multiply by its root.": ("(1 - kept).sqrt()", "(1 - kept)"),
+        "The root of 1 - alpha-bar, not 1 minus the root.": ("- kept).sqrt()", "- kept.sqrt())"),
         "The factors of action and noise are swapped.": (
             "kept.sqrt() * x0 + (1 - kept).sqrt() * noise",
             "kept.sqrt() * noise + (1 - kept).sqrt() * x0",
@@ -48,20 +47,17 @@ def add_noise(x0, kept, noise):
     return kept.sqrt() * x0 + (1 - kept).sqrt() * noise
 
 
-# ---- Learn to undo it ----------------------------------------------------------------------------
 @blank(
     normal(8, 2),
     normal(8, 2),
     share(8, 1),
     mistakes={
         "Divide the whole difference by the root of alpha-bar, not the noise alone.": (
-            "(x - (1 - kept).sqrt() * noise) / kept.sqrt()",
-            "x - (1 - kept).sqrt() * noise / kept.sqrt()",
+            "(x - (1 - kept).sqrt() * noise)",
+            "x - (1 - kept).sqrt() * noise",
         ),
-        "Without its noise, the action is still too small: what is left to do?": (
-            " / kept.sqrt()",
-            "",
-        ),
+        "Without its noise, the action is still too small.": (" / kept.sqrt()", ""),
+        "Both are shares of a variance: take their roots.": (".sqrt()", ""),
         "Divide by the root of alpha-bar, not by alpha-bar.": ("/ kept.sqrt()", "/ kept"),
         "The noise is in x with the factor sqrt(1 - alpha-bar).": ("(1 - kept).sqrt() * ", ""),
         "The noise was added, so it has to be subtracted.": ("(x - ", "(x + "),
@@ -78,20 +74,11 @@ def guess_x0(x, noise, kept):
     gradient=True,
     mistakes={
         "The network sees the noisy action, not the clean one.": ("model(x,", "model(x0,"),
-        "The network guesses the noise, so compare its guess with the noise.": (
-            "- noise).square()",
-            "- x0).square()",
-        ),
-        "Compare with the noise that is in x, not with fresh noise.": (
-            "- noise).square()",
-            "- torch.randn_like(x0)).square()",
-        ),
+        "Compare the network's guess with the noise.": ("- noise).sq", "- x0).sq"),
+        "The code takes the mean over the axes, too: .mean() alone.": (".mean()", ".sum(1).mean()"),
         "Take the mean over actions and axes, not the sum.": (".mean()", ".sum()"),
+        "The library counts the steps from 0: use predict_noise.": ("i - 1", "i"),
         "A squared error is needed: this one can be negative.": (".square()", ""),
-        "The absolute error leads to a median; we want the mean, so square it.": (
-            ".square()",
-            ".abs()",
-        ),
     },
 )
 def denoising_loss(model, x0):
@@ -100,12 +87,6 @@ def denoising_loss(model, x0):
     noise = torch.randn_like(x0)
     x = ALPHA_BAR[i, None].sqrt() * x0 + (1 - ALPHA_BAR[i, None]).sqrt() * noise
     return (model(x, i - 1, torch.zeros_like(x)) - noise).square().mean()
-
-
-# ---- The way back --------------------------------------------------------------------------------
-def variance_with_a_zero():
-    """The first witness may be certain, as at the last step."""
-    return torch.cat([torch.zeros(1, 1), torch.rand(7, 1)])
 
 
 @blank(
@@ -118,10 +99,6 @@ def variance_with_a_zero():
             "(mean_1 * var_2 + mean_2 * var_1) / (var_1 + var_2)",
             "(mean_1 / var_1 + mean_2 / var_2) / (1 / var_1 + 1 / var_2)",
         ),
-        "Precisions add, variances do not: the product is narrower than either of the two.": (
-            "var_1 * var_2 / (var_1 + var_2)",
-            "var_1 + var_2",
-        ),
         "That is the precision: the variance is one over it.": (
             "var_1 * var_2 / (var_1 + var_2)",
             "(var_1 + var_2) / (var_1 * var_2)",
@@ -129,10 +106,6 @@ def variance_with_a_zero():
         "The surer witness must count more: the mean with the smaller variance.": (
             "(mean_1 * var_2 + mean_2 * var_1)",
             "(mean_1 * var_1 + mean_2 * var_2)",
-        ),
-        "Each mean counts by its precision: this is the plain average.": (
-            "(mean_1 * var_2 + mean_2 * var_1) / (var_1 + var_2)",
-            "(mean_1 + mean_2) / 2",
         ),
     },
 )
@@ -143,16 +116,15 @@ def weigh(mean_1, var_1, mean_2, var_2):
     return mean, variance
 
 
-# ---- Without dice --------------------------------------------------------------------------------
 @blank(
     network,
-    normal(8, 2),
-    30,
-    20,
+    near_the_middle,
+    10,
+    5,
     mistakes={
-        "No dice: put back the noise that the network has found, not fresh noise.": (
+        "No dice: put back the noise that the network has found.": (
             "* noise",
-            "* torch.randn_like(x)",
+            "* torch.randn(8, 2)",
         ),
         "The new noise level is that of j, not of i.": ("ALPHA_BAR[j]", "ALPHA_BAR[i]"),
         "This is the guess of the clean action: put it back at the noise level of j.": (
@@ -167,34 +139,3 @@ def ddim_step(model, x, i, j):
     noise = guess
     x0 = (x - (1 - ALPHA_BAR[i]).sqrt() * guess) / ALPHA_BAR[i].sqrt()
     return ALPHA_BAR[j].sqrt() * x0 + (1 - ALPHA_BAR[j]).sqrt() * noise
-
-
-@blank(
-    network,
-    uniform(8, 2),
-    gradient=True,
-    mistakes={
-        "At u = 0 there is the clean action, at u = 1 the noise: the weights are swapped.": (
-            "(1 - u) * x0 + u * noise",
-            "u * x0 + (1 - u) * noise",
-        ),
-        "The sign: as u grows, the point moves from the action to the noise.": (
-            "- (noise - x0)",
-            "- (x0 - noise)",
-        ),
-        "The network guesses the velocity, not the noise: how fast does the point move?": (
-            "- (noise - x0)",
-            "- noise",
-        ),
-        "On a straight line the velocity does not depend on u: it is end minus start.": (
-            "- (noise - x0)",
-            "- u * (noise - x0)",
-        ),
-    },
-)
-def flow_loss(model, x0):
-    """How well the velocity between clean actions x0 (B, 2) and noise is predicted."""
-    u = torch.rand(len(x0), 1)
-    noise = torch.randn_like(x0)
-    x = (1 - u) * x0 + u * noise
-    return (model(x, N * u[:, 0], torch.zeros_like(x)) - (noise - x0)).square().mean()

@@ -9,13 +9,13 @@ episodes, so that what its critics promised can be held against what it earned.
 """
 
 import copy
-import json
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from diffusion_ql import Args, DiffusionQL, load_agent, load_dataset, make_env, move_average, write
 from sweep import collect
 from toy_experiments import pictures
-from toy_experiments.two_roads import draw_paths, shares
+from toy_experiments.two_roads import draw_paths
 
 STEPS = 300  # of a long episode: what comes later counts 0.97^300, which is 0.0001
 EPISODES = 20
@@ -95,16 +95,19 @@ ROWS = {
 
 
 # ---- What was promised, and what was earned ------------------------------------------------------
-def drive_long(agent, dataset, seed=7):
-    """EPISODES long episodes. Returns paths (EPISODES, STEPS, 2), rewards and q (EPISODES, STEPS).
+def drive_long(agent, dataset, episodes=EPISODES, steps=STEPS, cell=None, seed=7):
+    """Long episodes: paths (episodes, steps, 2), rewards and q (episodes, steps).
 
     q is what the critics promise, by the smaller of the two, for the action that is played.
+    cell: where the ball starts, if not on the left: (row, column) of the maze.
     """
-    envs = [make_env(dataset.env_spec, max_episode_steps=STEPS) for _ in range(EPISODES)]
-    states = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
+    envs = [make_env(dataset.env_spec, max_episode_steps=steps) for _ in range(episodes)]
+    options = None if cell is None else {"reset_cell": cell}
+    starts = [env.reset(seed=seed + i, options=options) for i, env in enumerate(envs)]
+    states = np.stack([state for state, _ in starts])
     torch.manual_seed(seed)
     paths, rewards, promises = [], [], []
-    for _ in range(STEPS):
+    for _ in range(steps):
         state = torch.tensor(states)
         action = agent.act(state)
         with torch.no_grad():
@@ -138,32 +141,44 @@ def earned(rewards, discount=0.97):
 
 
 def results_of(out, row, seeds, dataset=None):
-    """[(drive, numbers) of each seed of a row]. promised, earned: at the start of an episode."""
+    """[(what it drove, numbers) of each seed of a row]; with progress.csv, as history.
+
+    stuck: the share of episodes that are not at the goal in their first 60 steps. promised, earned:
+    at the start of an episode.
+    """
     runs = collect(pictures.row_folder(out, row))
     results = []
     for run in runs[runs["seed"].isin(seeds)].sort_values("seed").itertuples():
         drive = drive_of(run.folder, dataset)
-        numbers = {"score": run.final, "stuck": shares(drive["paths"][:, :60])["stuck"]}
+        history = pd.read_csv(run.folder / "progress.csv", index_col="step")
+        arrives = drive["rewards"][:, :60].any(axis=1)
+        numbers = {"score": run.final, "stuck": float(1 - arrives.mean())}
         numbers["promised"] = float(drive["q"][:, 0].mean())
         numbers["earned"] = float(earned(drive["rewards"])[:, 0].mean())
-        final = json.loads(Path(run.folder, "result.json").read_text())["final"]
-        numbers["distance"] = final["distance"]
-        results.append((drive, numbers))
+        numbers["distance"] = float(history["distance"].iloc[-1])
+        results.append(({**drive, "history": history}, numbers))
     return results
 
 
 def draw(results):
-    """Above: the roads of the first seed. Below: a dot per seed, promised and earned."""
-    figure = Figure(figsize=(3.2 * len(results), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(results))
-    for (row, runs), (above, below) in zip(results.items(), axes.T, strict=True):
-        stuck = pictures.summary(runs, "stuck", ".0%")
-        score = pictures.summary(runs, "score", ".0f")
-        draw_paths(above, runs[0][0]["paths"][:, :60], row, f"score {score}\nstuck {stuck}")
-        pairs = [(numbers["promised"], numbers["earned"]) for _, numbers in runs]
-        below.plot(*np.transpose(pairs), "o", color=pictures.COLORS["diffusion"], alpha=0.6)
-        below.plot([0, 34], [0, 34], color="black", lw=1)
-        below.set(xlabel="promised at the start", ylabel="earned", aspect="equal")
+    """Above: four paths of each seed, and its numbers. Below: the mean Q of the data's actions."""
+    figure = Figure(figsize=(2.75 * len(results), 6), layout="constrained")
+    axes = figure.subplots(2, len(results), sharey="row")
+    for (above, below), (row, runs) in zip(axes.T, results.items(), strict=True):
+        paths = np.concatenate([drive["paths"][:4, :60] for drive, _ in runs])
+        lines = []
+        for name in ("score", "promised", "earned"):
+            values = [f"{numbers[name]:,.0f}" for _, numbers in runs]
+            lines.append(f"{name}: {'  '.join(values)}")
+        draw_paths(above, paths, row.replace(", ", ",\n"), "\n".join(lines))
+        for drive, _ in runs:
+            below.plot(drive["history"]["q"], color=pictures.COLORS["diffusion"], alpha=0.7)
+        below.axhspan(0, 1 / (1 - 0.97), color="#009E73", alpha=0.15, lw=0)
+        below.set(yscale="symlog", ylim=(-20, 1500), xlabel="gradient step")
+        below.set(xticks=[0, 4000, 8000], yticks=[-10, 0, 10, 100, 1000])
+        below.set(yticklabels=["-10", "0", "10", "100", "1,000"])
+        below.minorticks_off()
+    axes[1, 0].set_ylabel("mean Q of the data")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 The functions have the names and arguments of the homework, so that it grades them, too:
 
-    from tutorials.grading import report
+    from tutorials.checks.homework import report
     from tutorials.solutions import homework
 
     print(report(homework.p_sample, homework.denoising_loss))
