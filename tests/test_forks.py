@@ -1,6 +1,5 @@
-"""forks.py: its methods train, resume and act. And the pendulum of lesson 6."""
+"""forks.py: its methods train, resume and act."""
 
-import numpy as np
 import pytest
 import torch
 from conftest import HALF, TINY, TINY_FLAGS, assert_same_run
@@ -9,7 +8,6 @@ import forks
 from diffusion_ql import load_agent, parse_args, train
 from forks import FQL, IDQL, METHODS
 from toy_experiments.pictures import RULES, choose
-from tutorials.pendulum import controller, make_pendulum_data, play
 
 ENV = "test/pendulum-v0"
 
@@ -34,13 +32,3 @@ def test_a_methods_knob_is_an_option_of_the_command_line(pendulum, run_main):
     options = ["--env", ENV, "--out", "run", "--expectile=0.9", *TINY_FLAGS]
     assert run_main(forks, "IDQL", *options)[0] == 0
     assert isinstance(load_agent("run"), IDQL) and load_agent("run").args.expectile == 0.9
-
-
-def test_the_pendulums_controller_swings_up():
-    _, returns = play(controller, episodes=20)
-    assert returns.mean() > -250
-    _, idle = play(lambda state: 0.0, episodes=20)
-    assert idle.mean() < -800
-    dataset, with_noise = make_pendulum_data(episodes=5)
-    assert dataset.transitions.not_done.all() and with_noise.mean() > -400
-    assert np.isfinite(with_noise).all()

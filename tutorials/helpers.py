@@ -14,7 +14,7 @@ import torch
 from PIL import Image as Picture
 
 from diffusion_ql import Args
-from toy_experiments.pictures import COLORS, RULES, choose, draw_actions, read_row, table
+from toy_experiments.pictures import COLORS, RULES, choose, draw_actions, read_row
 
 __all__ = ["COLORS", "FAST", "RULES", "choose"]
 
@@ -32,18 +32,6 @@ plt.rcParams["figure.dpi"] = 100
 def committed(experiment, rows):
     """{row: [(actions (2000, 2), numbers) of each seed]} of results/<experiment>."""
     return {row: read_row(REPOSITORY / "results" / experiment, row) for row in rows}
-
-
-def old_results(name):
-    """The numbers of results/<name>.json, of an earlier version: {row: [numbers of each seed]}."""
-    path = REPOSITORY / "tutorials" / "results" / f"{name}.json"
-    content = json.loads(path.read_text())
-    return {**content["results"], **content.get("references", {})}
-
-
-def values(runs, measure):
-    """One measure of all seeds, as an array (seeds,)."""
-    return np.array([numbers[measure] for numbers in runs])
 
 
 def args_of(folder):
@@ -92,16 +80,6 @@ def dots(axis, rows, colors, lines=None, spread=False):
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
 
 
-def draw_path(axis, path, color):
-    """A path (n, 2) with an arrow on every piece of it, and a dot at its end."""
-    path = np.asarray(path)
-    start = path[:-1]
-    way = path[1:] - start
-    style = dict(angles="xy", scale_units="xy", scale=1, width=0.006, headwidth=4)
-    axis.quiver(*start.T, *way.T, color=color, **style)
-    axis.plot(*path[-1], "o", color="black", ms=5)
-
-
 def film(draw_frame, frames, size=(3.2, 3.4)):
     """The bytes of a GIF whose pictures draw_frame(axis, frame) makes, for each of the frames."""
     pictures = []
@@ -116,14 +94,6 @@ def film(draw_frame, frames, size=(3.2, 3.4)):
     style = dict(save_all=True, append_images=pictures[1:], duration=120, loop=0)
     pictures[0].save(file, "GIF", **style)
     return file.getvalue()
-
-
-def table_of(rows, columns):
-    """A Markdown table of committed rows: mean ± std over the seeds. columns: as in figures.py."""
-    runs = {}
-    for row, seeds in rows.items():
-        runs[row] = [(None, numbers) for numbers in seeds]  # figures.table wants (samples, numbers)
-    return table(runs, columns)
 
 
 # ---- Acting --------------------------------------------------------------------------------------
