@@ -32,30 +32,23 @@ class RepairedA(ForkA):
 
 
 class ForkB(DiffusionQL):
-    """A fork with one optimizer for all networks. It writes `update` out to use it."""
+    """A fork that draws the policy's actions once, for all parts of its loss."""
 
-    def __init__(self, state_dim, action_dim, args):
-        super().__init__(state_dim, action_dim, args)
-        groups = [
-            {"params": list(self.actor.parameters()), "lr": args.lr},
-            {"params": list(self.critic.parameters()), "lr": args.critic_lr},
-        ]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
-
-    def update(self, batch):
-        loss, critic_metrics = self.critic_loss(batch)
-        self.descend(loss, self.optimizer)
-
-        loss, policy_metrics = self.policy_loss(batch)
-        self.descend(loss, self.optimizer)
-
-        self.move_averages()
-        self.step += 1
-        return {**critic_metrics, **policy_metrics}
+    def policy_loss(self, batch):
+        with torch.no_grad():
+            action = self.actor.sample(batch.state)
+        bc_loss = self.actor.loss(batch.action, batch.state)
+        ql_loss, q = self.q_loss(batch.state, action)
+        loss = bc_loss + self.args.eta * ql_loss
+        return loss, {"bc_loss": bc_loss, "ql_loss": ql_loss, "actor_loss": loss, "q_policy": q}
 
 
 class ForkC(DiffusionQL):
-    """A fork for data that stores `done` where Batch has `not_done`."""
+    """A fork whose target is the mean of both critics."""
 
     def critic_loss(self, batch):
-        return super().critic_loss(batch._replace(not_done=1 - batch.not_done))
+        with torch.no_grad():
+            next_action = self.ema_actor.sample(batch.next_state)
+            q1, q2 = self.critic(batch.next_state, next_action)
+            target = batch.reward + self.args.discount * batch.not_done * (q1 + q2) / 2
+        return self.regress(batch, target)

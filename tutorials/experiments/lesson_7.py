@@ -1,0 +1,128 @@
+"""The runs of lesson 7: runs that fail, one cure, and healthy runs, all on two roads.
+
+    python tutorials/experiments/lesson_7.py                            # about an hour of one core
+    python tutorials/experiments/lesson_7.py --runs healthy --seeds 0   # some of it
+
+A run has the settings of `--env two-roads` and is evaluated every 1,000 steps. Its folder is
+OUT/<name>/two-roads/<seed>. What is finished is not repeated; what was stopped goes on.
+"""
+
+import copy
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch.nn as nn
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from diffusion_ql import DiffusionQL, load_dataset, train
+from toy_experiments import pictures
+from toy_experiments.two_roads import STEPS as EPISODE
+from tutorials.solutions.planted_bugs import ForkA, ForkB, ForkC
+
+
+# ---- What is changed in the data -----------------------------------------------------------------
+def time_limits_are_terminals(data):
+    """The last step of each episode, where the time limit cuts it off, becomes terminal."""
+    not_done = data.not_done.clone()
+    not_done[EPISODE - 1 :: EPISODE] = 0
+    return data._replace(not_done=not_done)
+
+
+def cents(data):
+    return data._replace(reward=data.reward / 100)
+
+
+def bonus(data):
+    return data._replace(reward=data.reward + 10)
+
+
+def changed(dataset, change):
+    """A copy of a Dataset whose transitions are changed."""
+    dataset = copy.copy(dataset)
+    if change is not None:
+        dataset.transitions = change(dataset.transitions)
+    return dataset
+
+
+# ---- A cure --------------------------------------------------------------------------------------
+class LayerNormCritics(DiffusionQL):
+    """Critics with LayerNorm after each hidden layer (Yue et al. 2023, arXiv:2310.04411)."""
+
+    def make_critic(self, state_dim, action_dim):
+        critics = super().make_critic(state_dim, action_dim)
+        critics.q1_model = with_layer_norm(critics.q1_model)
+        critics.q2_model = with_layer_norm(critics.q2_model)
+        return critics
+
+
+def with_layer_norm(network):
+    """The same layers, with a LayerNorm between each Linear, but the last, and its Mish."""
+    *hidden, last = network
+    layers = []
+    for layer in hidden:
+        layers.append(layer)
+        if isinstance(layer, nn.Linear):
+            layers.append(nn.LayerNorm(layer.out_features))
+    return nn.Sequential(*layers, last)
+
+
+# ---- The runs: {name: (what is changed in the data, method, settings)} ---------------------------
+RUNS = {
+    "healthy": (None, DiffusionQL, {}),
+    "timeouts": (time_limits_are_terminals, DiffusionQL, {}),
+    "eta-100": (None, DiffusionQL, {"eta": 100.0}),
+    "layer-norm": (None, LayerNormCritics, {"eta": 100.0}),
+    "cents": (cents, DiffusionQL, {}),
+    "bonus": (bonus, DiffusionQL, {}),
+    "fork-a": (None, ForkA, {}),
+    "fork-b": (None, ForkB, {}),
+    "fork-c": (None, ForkC, {}),
+}
+
+
+@dataclass
+class Options:
+    """Trains what is missing of the runs of lesson 7."""
+
+    out: Path = Path("runs", "lesson_7")
+    runs: tuple[str, ...] = tuple(RUNS)  # which of them
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 9000
+    eval_every: int = 1000
+
+
+def data_of(name):
+    """The Dataset that a run was trained on."""
+    return changed(load_dataset("two-roads"), RUNS[name][0])
+
+
+def run_folder(out, name, seed=0):
+    return Path(out, name, "two-roads", str(seed))
+
+
+def train_one(name, seed, options):
+    _, method, settings = RUNS[name]
+    folder = run_folder(options.out, name, seed)
+    resume = str(folder) if (folder / "config.json").exists() else ""
+    where = dict(out=str(folder), resume=resume, device="cpu", eval_every=options.eval_every)
+    args = method.Args(env="two-roads", seed=seed, steps=options.steps, **where, **settings)
+    train(args, data_of(name), method, partial(tqdm, disable=True))
+
+
+def train_all(options):
+    for seed in options.seeds:
+        for name in options.runs:
+            if not (run_folder(options.out, name, seed) / "result.json").exists():
+                train_one(name, seed, options)
+            progress = pd.read_csv(run_folder(options.out, name, seed) / "progress.csv")
+            print(f"{name}, seed {seed}: score {progress['score'].iloc[-1]:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    pictures.run_command(Options(), train_all, __doc__)
