@@ -44,11 +44,11 @@ class ForkB(DiffusionQL):
 
 
 class ForkC(DiffusionQL):
-    """A fork whose target is the mean of both critics."""
+    """A fork that writes the critics' loss out, to change the target later."""
 
     def critic_loss(self, batch):
         with torch.no_grad():
             next_action = self.ema_actor.sample(batch.next_state)
-            q1, q2 = self.critic(batch.next_state, next_action)
-            target = batch.reward + self.args.discount * batch.not_done * (q1 + q2) / 2
+            next_q = torch.minimum(*self.critic(batch.next_state, next_action))
+            target = batch.reward + self.args.discount * batch.not_done * next_q
         return self.regress(batch, target)
