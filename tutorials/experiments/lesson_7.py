@@ -7,7 +7,6 @@ A run has the settings of `--env two-roads` and is evaluated every 1,000 steps. 
 OUT/<name>/two-roads/<seed>. What is finished is not repeated; what was stopped goes on.
 """
 
-import copy
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -40,14 +39,6 @@ def cents(data):
 
 def bonus(data):
     return data._replace(reward=data.reward + 100)
-
-
-def changed(dataset, change):
-    """A copy of a Dataset whose transitions are changed."""
-    dataset = copy.copy(dataset)
-    if change is not None:
-        dataset.transitions = change(dataset.transitions)
-    return dataset
 
 
 # ---- A cure --------------------------------------------------------------------------------------
@@ -98,8 +89,13 @@ class Options:
 
 
 def data_of(name):
-    """The Dataset that a run was trained on."""
-    return changed(load_dataset("two-roads"), RUNS[name][0])
+    """The changed Dataset of a run, or None if it has two-roads as it is."""
+    change = RUNS[name][0]
+    if change is None:
+        return None
+    dataset = load_dataset("two-roads")
+    dataset.transitions = change(dataset.transitions)
+    return dataset
 
 
 def run_folder(out, name, seed=0):
@@ -109,9 +105,11 @@ def run_folder(out, name, seed=0):
 def train_one(name, seed, options):
     _, method, settings = RUNS[name]
     folder = run_folder(options.out, name, seed)
-    resume = str(folder) if (folder / "config.json").exists() else ""
-    where = dict(out=str(folder), resume=resume, device="cpu", eval_every=options.eval_every)
-    args = method.Args(env="two-roads", seed=seed, steps=options.steps, **where, **settings)
+    if (folder / "config.json").exists():
+        args = method.Args(resume=str(folder))
+    else:
+        settings = dict(settings, steps=options.steps, eval_every=options.eval_every)
+        args = method.Args(env="two-roads", seed=seed, device="cpu", out=str(folder), **settings)
     train(args, data_of(name), method, partial(tqdm, disable=True))
 
 
