@@ -4,7 +4,8 @@
     python tutorials/experiments/lesson_7.py --runs healthy --seeds 0   # some of it
 
 A run has the settings of `--env two-roads` and is evaluated every 1,000 steps. Its folder is
-OUT/<name>/two-roads/<seed>. What is finished is not repeated; what was stopped goes on.
+OUT/<name>/two-roads/<seed>. What is finished is not repeated; what was stopped goes on. In
+results/lesson_7 the last agents of seed 0 are kept, rounded to half precision.
 """
 
 import sys
@@ -13,15 +14,14 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch.nn as nn
 from tqdm import tqdm
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from diffusion_ql import DiffusionQL, load_dataset, train
 from toy_experiments import pictures
 from toy_experiments.two_roads import STEPS as EPISODE
+from tutorials.checks.lesson_7 import LayerNormCritics
 from tutorials.solutions.planted_bugs import ForkA, ForkB, ForkC
 
 
@@ -39,28 +39,6 @@ def cents(data):
 
 def bonus(data):
     return data._replace(reward=data.reward + 100)
-
-
-# ---- A cure --------------------------------------------------------------------------------------
-class LayerNormCritics(DiffusionQL):
-    """Critics with LayerNorm after each hidden layer (Yue et al. 2023, arXiv:2310.04411)."""
-
-    def make_critic(self, state_dim, action_dim):
-        critics = super().make_critic(state_dim, action_dim)
-        critics.q1_model = with_layer_norm(critics.q1_model)
-        critics.q2_model = with_layer_norm(critics.q2_model)
-        return critics
-
-
-def with_layer_norm(network):
-    """The same layers, with a LayerNorm between each Linear, but the last, and its Mish."""
-    *hidden, last = network
-    layers = []
-    for layer in hidden:
-        layers.append(layer)
-        if isinstance(layer, nn.Linear):
-            layers.append(nn.LayerNorm(layer.out_features))
-    return nn.Sequential(*layers, last)
 
 
 # ---- The runs: {name: (what is changed in the data, method, settings)} ---------------------------

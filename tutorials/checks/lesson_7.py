@@ -1,0 +1,132 @@
+"""The checks of lesson 7: `check.possible(mine)` prints one line. How: tutorials/grading.py.
+
+Each function below is the right answer of a blank.
+"""
+
+import torch
+import torch.nn as nn
+
+from diffusion_ql import Args, DiffusionQL
+from toy_experiments.bandit import make_data
+from tutorials.grading import blank, normal, share
+from tutorials.solutions.planted_bugs import ForkB
+
+
+class LayerNormCritics(DiffusionQL):
+    """Critics with LayerNorm after each hidden Linear (Yue et al. 2023, arXiv:2310.04411)."""
+
+    def make_critic(self, state_dim, action_dim):
+        critics = super().make_critic(state_dim, action_dim)
+        critics.q1_model = with_layer_norm(critics.q1_model)
+        critics.q2_model = with_layer_norm(critics.q2_model)
+        return critics
+
+
+def with_layer_norm(network):
+    """The same layers, with a LayerNorm between each Linear, but the last, and its Mish."""
+    *hidden, last = network
+    layers = []
+    for layer in hidden:
+        layers.append(layer)
+        if isinstance(layer, nn.Linear):
+            layers.append(nn.LayerNorm(layer.out_features))
+    return nn.Sequential(*layers, last)
+
+
+@blank(
+    share(20, 1),
+    0.9,
+    mistakes={
+        "An episode may also pay its largest reward for ever: divide by 1 - discount.": (
+            "reward.max() / (1 - discount)",
+            "reward.max()",
+        ),
+        "This is one step's reward after the discount: the sum of all of them is 1 / (1 - d).": (
+            "/ (1 - discount)",
+            "* discount",
+        ),
+    },
+)
+def highest(reward, discount):
+    """What no Q can exceed, given all rewards (n, 1) of a dataset, none below 0: a number."""
+    return reward.max() / (1 - discount)
+
+
+@blank(
+    share(8),
+    0.9,
+    mistakes={
+        "With probability p nothing follows, so what follows counts 1 - p.": ("(1 - p)", "p"),
+        "The discount is missing.": ("discount * (1 - p)", "(1 - p)"),
+        "This is the value without false terminals: p is missing.": (
+            "discount * (1 - p)",
+            "discount",
+        ),
+    },
+)
+def steady_value(p, discount):
+    """Q at the goal, which pays 1 per step, if a share p of the rows there is terminal."""
+    return 1 / (1 - discount * (1 - p))
+
+
+@blank(
+    normal(8, 16),
+    mistakes={
+        "Each row is normalised by itself: mean and deviation are over dim=1.": ("dim=1", "dim=0"),
+        "Subtract the mean first.": ("(x - x.mean(dim=1, keepdim=True))", "x"),
+        "It is divided by the standard deviation, not by the variance.": (".std(", ".var("),
+    },
+)
+def layer_norm(x):
+    """Each row of x (B, width), shifted and scaled to mean 0 and standard deviation 1."""
+    return (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True)
+
+
+@blank(
+    share(8),
+    share(8),
+    0.9,
+    mistakes={
+        "A bonus is paid at every step: it adds bonus / (1 - discount) to Q.": (
+            "bonus / (1 - discount)",
+            "bonus",
+        ),
+        "Upside down: the gradient becomes weaker, so this is below 1.": (
+            "q / (q + bonus / (1 - discount))",
+            "(q + bonus / (1 - discount)) / q",
+        ),
+    },
+)
+def weaker(q, bonus, discount):
+    """The factor by which a bonus per step changes L_q's gradient, where Q was q > 0 without it."""
+    return q / (q + bonus / (1 - discount))
+
+
+def some_agent():
+    """A small agent that has learned nothing, of a method that does or does not let Q through."""
+    method = ForkB if torch.rand(()) < 0.5 else DiffusionQL
+    return method(2, 2, Args(hidden_dim=16, n_timesteps=5, device="cpu"))
+
+
+def some_batch():
+    return make_data(100).sample(8)
+
+
+@blank(
+    some_agent,
+    some_batch,
+    mistakes={
+        "The sum of both losses has a gradient anyway, from L_d: look at L_q alone.": (
+            'metrics["ql_loss"]',
+            "loss",
+        ),
+        "The other way round: it should say True where Q is heard.": (
+            "return metrics",
+            "return not metrics",
+        ),
+    },
+)
+def q_is_heard(agent, batch):
+    """Whether Q's opinion can change the policy: True or False."""
+    loss, metrics = agent.policy_loss(batch)
+    return metrics["ql_loss"].requires_grad
