@@ -117,16 +117,18 @@ def some_batch():
     some_batch,
     mistakes={
         "The sum of both losses has a gradient anyway, from L_d: look at L_q alone.": (
-            'metrics["ql_loss"]',
-            "loss",
+            'metrics["ql_loss"], actor',
+            "loss, actor",
         ),
-        "The other way round: it should say True where Q is heard.": (
-            "return metrics",
-            "return not metrics",
+        "A gradient that does not exist is None here: say True if some exist.": (
+            "is not None",
+            "is None",
         ),
     },
 )
 def q_is_heard(agent, batch):
     """Whether Q's opinion can change the policy: True or False."""
     loss, metrics = agent.policy_loss(batch)
-    return metrics["ql_loss"].requires_grad
+    actor = list(agent.actor.parameters())
+    gradients = torch.autograd.grad(metrics["ql_loss"], actor, allow_unused=True)
+    return any(gradient is not None for gradient in gradients)
