@@ -3,17 +3,13 @@
 Nothing of the algorithm is in here.
 """
 
-import io
-import json
 import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from PIL import Image as Picture
 
-from diffusion_ql import Args
 from toy_experiments.pictures import COLORS, RULES, choose, draw_actions, read_row
 
 __all__ = ["COLORS", "FAST", "RULES", "choose"]
@@ -32,17 +28,6 @@ plt.rcParams["figure.dpi"] = 100
 def committed(experiment, rows):
     """{row: [(actions (2000, 2), numbers) of each seed]} of results/<experiment>."""
     return {row: read_row(REPOSITORY / "results" / experiment, row) for row in rows}
-
-
-def args_of(folder):
-    """The Args of a committed run.
-
-    Those in results/ were made by the first version of diffusion_ql.py: their config.json is flat,
-    `algo` says whether they cloned, and `compile` had other values.
-    """
-    config = json.loads((folder / "config.json").read_text())
-    settings = config.get("settings", config)
-    return Args(**{name: settings[name] for name in settings if name not in ("algo", "compile")})
 
 
 # ---- Pictures ------------------------------------------------------------------------------------
@@ -78,22 +63,6 @@ def dots(axis, rows, colors, lines=None, spread=False):
         for (label, value), style in zip(lines.items(), ["--", ":"], strict=True):
             axis.axvline(value, color="black", ls=style, lw=1, label=label)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
-
-
-def film(draw_frame, frames, size=(3.2, 3.4)):
-    """The bytes of a GIF whose pictures draw_frame(axis, frame) makes, for each of the frames."""
-    pictures = []
-    for frame in frames:
-        figure, axis = plt.subplots(figsize=size, dpi=80, layout="constrained")
-        draw_frame(axis, frame)
-        figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-        pictures.append(Picture.fromarray(pixels).quantize(32))
-        plt.close(figure)
-    file = io.BytesIO()
-    style = dict(save_all=True, append_images=pictures[1:], duration=120, loop=0)
-    pictures[0].save(file, "GIF", **style)
-    return file.getvalue()
 
 
 # ---- Acting --------------------------------------------------------------------------------------

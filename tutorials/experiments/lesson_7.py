@@ -100,5 +100,9 @@ def train_all(options):
             print(f"{name}, seed {seed}: score {progress['score'].iloc[-1]:.1f}", flush=True)
 
 
-if __name__ == "__main__":
+def main():
     pictures.run_command(Options(), train_all, __doc__)
+
+
+if __name__ == "__main__":
+    main()
