@@ -56,6 +56,10 @@ def test_what_the_curves_show():
     assert layer_norm["q"].max() < 25
     far = (layer_norm["bc_loss"] / healthy["bc_loss"])[:, -1]
     assert 3.4 < far.min() and far.max() < 4.2
+    assert rows("fork-b")["bc_loss"][:, 0].max() < 0.2 < healthy["bc_loss"][:, 0].min() - 0.015
+    bonus = rows("bonus")
+    assert 20 <= bonus["score"][:, 1:].min().round() and bonus["score"].max().round() == 93
+    assert bonus["critic_loss"][:, -1].min() > 1000 * healthy["critic_loss"][:, -1].min()
     assert rows("fork-c")["q"][0, 0].round() == 18 and healthy["q"][:, 0].max() < 3
 
 

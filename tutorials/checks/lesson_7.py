@@ -75,11 +75,15 @@ def steady_value(p, discount):
         "Each row is normalised by itself: mean and deviation are over dim=1.": ("dim=1", "dim=0"),
         "Subtract the mean first.": ("(x - x.mean(dim=1, keepdim=True))", "x"),
         "It is divided by the standard deviation, not by the variance.": (".std(", ".var("),
+        "Divide by the number of entries, not by one less: unbiased=False.": (
+            ", unbiased=False",
+            "",
+        ),
     },
 )
 def layer_norm(x):
     """Each row of x (B, width), shifted and scaled to mean 0 and standard deviation 1."""
-    return (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True)
+    return (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
 
 
 @blank(
@@ -117,8 +121,8 @@ def some_batch():
     some_batch,
     mistakes={
         "The sum of both losses has a gradient anyway, from L_d: look at L_q alone.": (
-            'metrics["ql_loss"], actor',
-            "loss, actor",
+            "(l_q, actor",
+            "(loss, actor",
         ),
         "A gradient that does not exist is None here: say True if some exist.": (
             "is not None",
@@ -129,6 +133,7 @@ def some_batch():
 def q_is_heard(agent, batch):
     """Whether Q's opinion can change the policy: True or False."""
     loss, metrics = agent.policy_loss(batch)
+    l_q = metrics["ql_loss"]
     actor = list(agent.actor.parameters())
-    gradients = torch.autograd.grad(metrics["ql_loss"], actor, allow_unused=True)
+    gradients = torch.autograd.grad(l_q, actor, allow_unused=True)
     return any(gradient is not None for gradient in gradients)
