@@ -61,6 +61,7 @@ class Source:
     returns: tuple  # that D4RL scores as 0 and 100
 
 
+OURS = ("two-roads", "bandit")  # tasks that are no datasets of D4RL
 SOURCES = {}
 for domain, env_id, returns in (
     ("halfcheetah", "HalfCheetah-v4", (-280.178953, 12135.0)),
@@ -158,7 +159,7 @@ def why_not(name):
         return f"{name}: the rewards of AdroitHand's {domain} have changed since, so none fits"
     if name.endswith(("-v0", "-v1")) and f"{name[:-3]}-v2" in SOURCES:
         return f"{name} does not say where its episodes are cut off: --env {name[:-3]}-v2 does"
-    nearest = ", ".join(difflib.get_close_matches(name, SOURCES, n=4, cutoff=0))
+    nearest = ", ".join(difflib.get_close_matches(name, [*SOURCES, *OURS], n=4, cutoff=0))
     hint = "of an .hdf5 file: see python d4rl_to_minari.py --help"
     return f"D4RL has no {name!r} that fits a simulator of today; nearest: {nearest}; {hint}"
 

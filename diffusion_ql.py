@@ -573,7 +573,8 @@ def read_config(folder):
         config = json.loads(Path(folder, "config.json").read_text())
         return {**config, "method": config["method"], "settings": dict(config["settings"])}
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} is no run folder: its config.json is not readable") from error
+        why = "its config.json is not readable" if Path(folder).exists() else "it does not exist"
+        raise ValueError(f"{folder} is no run folder: {why}") from error
 
 
 def find_class(config):
@@ -582,7 +583,8 @@ def find_class(config):
     try:
         return pkgutil.resolve_name(method)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"the run was made by {method}, which is not here: {error}") from error
+        hint = f"the file of {method} must be beside diffusion_ql.py, or on PYTHONPATH"
+        raise ValueError(f"{hint}, to bring this run back: {error}") from error
 
 
 def save_checkpoint(folder, agent, log):

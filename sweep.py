@@ -93,7 +93,10 @@ def run(args, agent_class, progress):
 
 def find_method(name):
     """The class of a method: of forks.py, or "module.Class". Raises ValueError."""
-    found = pydoc.locate(name if "." in name else f"forks.{name}")
+    try:
+        found = pydoc.locate(name if "." in name else f"forks.{name}")
+    except pydoc.ErrorDuringImport as error:
+        raise ValueError(f"--methods {name}: {error.exc.__name__}: {error.value}") from error
     if not hasattr(found, "Args"):
         import forks
 
@@ -107,10 +110,16 @@ def plan(envs, seeds, out, settings=(), methods=("DiffusionQL",)):
     envs = PAPER.index if list(envs) == ["paper"] else envs
     if {"--env", "--seed", "--resume"} & {setting.split("=")[0] for setting in settings}:
         raise ValueError("a sweep takes --envs, --seeds and --out: its runs get theirs from these")
+    found = [find_method(method) for method in methods]
+    names = [method.__name__ for method in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two methods have one name, which their folders would share: {names}")
     runs = []
-    for method, env, seed in product(map(find_method, methods), envs, map(str, seeds)):
+    for method, env, seed in product(found, envs, map(str, seeds)):
         folder = Path(out, method.__name__, env, seed).resolve()
         begun = (folder / "config.json").exists()
+        if begun and diffusion_ql.find_class(diffusion_ql.read_config(folder)) is not method:
+            raise ValueError(f"{folder} holds a run of another {method.__name__}: another --out")
         chosen = ["--resume", str(folder)] if begun else ["--env", env, "--seed", seed]
         _, args = diffusion_ql.parse_args([*settings, *chosen], method)
         runs.append((replace(args, out=str(folder)), method))

@@ -166,6 +166,19 @@ def test_what_a_sweep_does_not_take(fails):
     assert "no run is finished" in fails("--report", "--out", "nowhere", module=sweep)
 
 
+def test_methods_of_files_of_ones_own(fails, pendulum, monkeypatch):
+    monkeypatch.syspath_prepend(Path.cwd())
+    Path("broken.py").write_text("import nothing_like_this")
+    said = fails("--methods", "broken.Mine", module=sweep)
+    assert "broken.Mine: ModuleNotFoundError" in said and "nothing_like_this" in said
+    Path("mine.py").write_text("import forks\n\n\nclass EDP(forks.EDP):\n    pass\n")
+    assert "two methods have one name" in fails("--methods", "EDP", "mine.EDP", module=sweep)
+    ((args, method),) = plan([kit.ENV], [0], "out", kit.TINY_FLAGS, ["EDP"])
+    train(args, agent_class=method)
+    with pytest.raises(ValueError, match="holds a run of another EDP"):
+        plan([kit.ENV], [0], "out", kit.TINY_FLAGS, ["mine.EDP"])
+
+
 # ---- Tables --------------------------------------------------------------------------------------
 def made_up(scores, method="DiffusionQL"):
     """A sweep's folder with these scores, {env: [score of each seed]}."""
