@@ -441,7 +441,7 @@ def test_agents_that_are_not_there(fails, whole):
     progress.drop(columns="bc_loss").to_csv("whole/progress.csv")
     for which in ("15", "best", "offline"):
         said = fails("--evaluate", "whole", "--which", which)
-        assert repr(which) in said and "give a step of [10, 20]" in said
+        assert f"no agent of {which}" in said and "give a step of [10, 20]" in said
 
 
 @pytest.mark.parametrize("env_id, films", [("Line-v0", True), ("Goal-v0", False)])
