@@ -646,7 +646,8 @@ def load_agent(folder, which="final", agent_class=None):
     path = Path(folder, "agents", f"{which}.pt")
     if not path.exists():
         steps = sorted(int(saved.stem) for saved in path.parent.glob("[0-9]*.pt"))
-        raise ValueError(f"no agent of {which} in {folder}: give a step of {steps}")
+        hint = f"give a step of {steps}" if steps else "its agents/ is empty"
+        raise ValueError(f"no agent of {which} in {folder}: {hint}")
     agent.load_state_dict(load_file(path, "cpu"))
     agent.step = int(which)
     return agent
