@@ -47,6 +47,9 @@ def test_what_the_curves_show():
         return {column: np.array([run[column] for run in runs]) for column in runs[0]}
 
     healthy, clock, strong = rows("healthy"), rows("timeouts"), rows("eta-100")
+    score = healthy["score"]
+    assert score[:, 3].min() > 85 and 14.5 < (score[:, 3] - score[:, 4]).max() < 15
+    assert np.ptp(score[:, -3:], axis=1).max() < 5.5
     ratio = clock["critic_loss"][:, -1] / healthy["critic_loss"][:, -1]
     assert ratio.min() > 100 and clock["bc_loss"][:, -1].max() < 0.061
     assert strong["bc_loss"][:, 0].min() > 3 * healthy["bc_loss"][:, 0].max()

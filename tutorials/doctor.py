@@ -87,7 +87,7 @@ def order(run):
     if "critic_loss" in curves:
         wrong["critic_loss 10 times its lowest"] = curves.critic_loss > 10 * lowest.critic_loss
     if "score" in curves:
-        far_down = 10 + 4 * curves.error  # healthy runs on two-roads go up and down by 7
+        far_down = 10 + 4 * curves.error  # a healthy run on two-roads fell by 15
         wrong["score far down"] = curves.score < curves.score.cummax() - far_down
     with contextlib.suppress(ValueError):  # without data, nothing bounds Q
         wrong["Q impossible"] = ~run.curve("q").between(*run.bounds())

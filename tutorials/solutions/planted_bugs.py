@@ -23,14 +23,6 @@ class ForkA(DiffusionQL):
         return super().update(batch._replace(state=state, next_state=next_state))
 
 
-class RepairedA(ForkA):
-    """`act` normalises the states, too."""
-
-    @torch.no_grad()
-    def act(self, states):
-        return super().act((states - self.mean) / self.std)
-
-
 class ForkB(DiffusionQL):
     """A fork that draws the policy's actions once, for all parts of its loss."""
 
