@@ -92,7 +92,8 @@ def blank(*inputs, mistakes=(), gradient=False):
         place; or {hint: [(right, wrong), ...]} where a mistake is in several places.
     gradient: compare also the gradients, for the inputs that are tensors of floats and for the
         parameters of those that are networks, if they require one. For losses: a forgotten detach
-        shows in nothing else.
+        shows in nothing else. Of several results, the first is the loss; the others may be plain
+        numbers.
     """
 
     def make_check(solution):
@@ -146,12 +147,11 @@ class Check(NamedTuple):
             value = function(*inputs) if callable(function) else function
             if value is None or value is ...:
                 raise NotImplementedError
-            if isinstance(value, tuple):
-                value = torch.stack(value)
-            value = torch.as_tensor(value)
-            answers[f"the result, draw {seed}"] = value.detach().double()
+            parts = value if isinstance(value, tuple) else (value,)
+            parts = [torch.as_tensor(part) for part in parts]
+            answers[f"the result, draw {seed}"] = torch.stack(parts).squeeze(0).detach().double()
             if self.gradient:
-                answers[f"the gradient, draw {seed}"] = gradient(value, leaves).double()
+                answers[f"the gradient, draw {seed}"] = gradient(parts[0], leaves).double()
         return answers
 
 

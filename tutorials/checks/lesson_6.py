@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from diffusion_ql import Args, DiffusionQL
 from toy_experiments.bandit import make_data
-from tutorials.grading import blank, normal, share
+from tutorials.grading import blank, normal
 
 
 def agent():
@@ -60,7 +60,7 @@ def edp_loss(agent, batch):
 
 # ---- Rules of acting -----------------------------------------------------------------------------
 @blank(
-    share(8),
+    0.3,
     5,
     mistakes={
         "This is the probability that all of them miss.": ("1 - (1 - p) ** k", "(1 - p) ** k"),
@@ -76,10 +76,19 @@ def at_least_one(p, k):
     return 1 - (1 - p) ** k
 
 
+def large_q():
+    """An input: Qs as on two-roads, but larger, so that exp(3 Q) is too much for float32."""
+    return 40 + torch.randn(8, 50)
+
+
 @blank(
-    normal(8, 50),
+    large_q,
     3.0,
     mistakes={
+        "exp overflows for a large Q: PyTorch's softmax does not.": (
+            "(c * q).softmax(dim=1)",
+            "(c * q).exp() / (c * q).exp().sum(dim=1, keepdim=True)",
+        ),
         "Each state has candidates of its own: the softmax is over dim=1.": ("dim=1", "dim=0"),
         "c is missing.": ("c * q", "q"),
         "c multiplies Q inside the softmax: outside, the weights no longer add up to 1.": (
