@@ -7,7 +7,7 @@ from lessons import ROOT, run_twice
 
 from tutorials.experiments.lesson_4 import ROWS, drive_long, earned, results_of
 
-RESULTS = {row: results_of(ROOT / "results" / "lesson_4", row, range(3)) for row in ROWS}
+RESULTS = {row: results_of(ROOT / "results" / "lesson_4", row, range(5)) for row in ROWS}
 
 
 @pytest.mark.slow
@@ -38,11 +38,11 @@ def test_whom_the_target_asks():
     for row, seeds in RESULTS.items():
         q[row] = np.sort([drive["history"]["q"].iloc[-1] for drive, _ in seeds])
         more[row] = np.array([run["earned"] - run["promised"] for _, run in seeds])
-    assert q["no L_d"][0] < -5 and q["no L_d"][1] > 200
+    assert q["no L_d"][2] < -5 and q["no L_d"][3] > 200
     assert all(run["earned"] == 0 for _, run in RESULTS["no L_d"])
     for row in ("a clone answers", "no L_d, a clone answers"):
-        assert len(q[row]) == 3 and (np.abs(q[row] - 21.55) < 0.2).all()
-    assert (np.abs(more["Diffusion-QL"]) < 0.8).all()
+        assert len(q[row]) == 5 and 21.3 < q[row][0] < q[row][-1] < 21.8
+    assert (np.abs(more["Diffusion-QL"]) < 1.05).all()
     assert (more["a clone answers"] > 1).all() and (more["no L_d, a clone answers"] < -5).all()
 
 
@@ -56,3 +56,4 @@ def test_scores_hide_who_never_arrives():
     for drive, _ in RESULTS["Diffusion-QL"]:
         stuck += list(drive["paths"][~drive["rewards"].any(axis=1), -1])
     assert np.allclose(stuck, [[-0.6, -0.4]], atol=0.02)
+    assert 86 <= np.mean([run["score"] for _, run in RESULTS["Diffusion-QL"]]) < 87

@@ -174,9 +174,9 @@ def draw(results):
         for drive, _ in runs:
             below.plot(drive["history"]["q"], color=pictures.COLORS["diffusion"], alpha=0.7)
         below.axhspan(0, 1 / (1 - 0.97), color="#009E73", alpha=0.15, lw=0)
-        below.set(yscale="symlog", ylim=(-20, 1500), xlabel="gradient step")
-        below.set(xticks=[0, 4000, 8000], yticks=[-10, 0, 10, 100, 1000])
-        below.set(yticklabels=["-10", "0", "10", "100", "1,000"])
+        below.set(yscale="symlog", ylim=(-200, 1500), xlabel="gradient step")
+        below.set(xticks=[0, 4000, 8000], yticks=[-100, -10, 0, 10, 100, 1000])
+        below.set(yticklabels=["-100", "-10", "0", "10", "100", "1,000"])
         below.minorticks_off()
     axes[1, 0].set_ylabel("mean Q of the data")
     return figure
