@@ -17,6 +17,7 @@ python diffusion_ql.py --evaluate RUN --episodes 100    # score a saved agent on
 
 import copy
 import importlib
+import inspect
 import json
 import math
 import pkgutil
@@ -1002,7 +1003,8 @@ def parse_args(argv=None, agent_class=DiffusionQL):
 
     found, _ = tyro.cli(find_defaults, args=argv, return_unknown_args=True, add_help=False)
     agent_class, defaults = found
-    return agent_class, tyro.cli(agent_class.Args, args=argv, default=defaults, description=__doc__)
+    text = __doc__ if agent_class is DiffusionQL else inspect.getdoc(agent_class)
+    return agent_class, tyro.cli(agent_class.Args, args=argv, default=defaults, description=text)
 
 
 def main(agent_class=DiffusionQL, argv=None):

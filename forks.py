@@ -558,11 +558,24 @@ class BEAR(BestOfTen):
         return loss, {"bc_loss": bc_loss, "excess": excess, "actor_loss": loss, "q_policy": q}
 
 
+# ---- Other critics -------------------------------------------------------------------------------
+class LayerNormCritics(DiffusionQL):
+    """Diffusion-QL with LayerNorm in its critics (Yue 2023, arXiv:2310.04411), for a large eta."""
+
+    def make_critic(self, state_dim, action_dim):
+        critics = super().make_critic(state_dim, action_dim)
+        for network in (critics.q1_model, critics.q2_model):
+            for place in (1, 4, 7):  # between a Linear layer and its Mish
+                network.insert(place, nn.LayerNorm(self.args.hidden_dim))
+        return critics
+
+
 METHODS = {
     method.__name__: method
     for method in (
         [BCGaussian, BCCVAE, BCMMD, BCMixture, BCDiffusion]
         + [TD3BC, GaussianQL, BCQ, BEAR, AWR, WeightedDiffusion, EDP, FQL, IDQL]
+        + [LayerNormCritics]
     )
 }
 

@@ -1,36 +1,14 @@
 """The checks of lesson 7: `check.highest(mine)` prints one line. How: tutorials/grading.py.
 
-Each function below a `@blank` is its right answer. LayerNormCritics is the cure of the lesson.
+Each function below a `@blank` is its right answer.
 """
 
 import torch
-import torch.nn as nn
 
 from diffusion_ql import Args, DiffusionQL
 from tutorials.checks.lesson_6 import batch
 from tutorials.grading import blank, normal, share
 from tutorials.solutions.planted_bugs import ForkB
-
-
-class LayerNormCritics(DiffusionQL):
-    """Critics with LayerNorm after each hidden Linear (Yue et al. 2023, arXiv:2310.04411)."""
-
-    def make_critic(self, state_dim, action_dim):
-        critics = super().make_critic(state_dim, action_dim)
-        critics.q1_model = with_layer_norm(critics.q1_model)
-        critics.q2_model = with_layer_norm(critics.q2_model)
-        return critics
-
-
-def with_layer_norm(network):
-    """The same layers, with a LayerNorm between each Linear, but the last, and its Mish."""
-    *hidden, last = network
-    layers = []
-    for layer in hidden:
-        layers.append(layer)
-        if isinstance(layer, nn.Linear):
-            layers.append(nn.LayerNorm(layer.out_features))
-    return nn.Sequential(*layers, last)
 
 
 @blank(

@@ -19,9 +19,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from diffusion_ql import DiffusionQL, load_dataset, train
+from forks import LayerNormCritics
 from toy_experiments import pictures
 from toy_experiments.two_roads import STEPS as EPISODE
-from tutorials.checks.lesson_7 import LayerNormCritics
 from tutorials.solutions.planted_bugs import ForkA, ForkB, ForkC
 
 
