@@ -121,7 +121,11 @@ def plan(envs, seeds, out, settings=(), methods=("DiffusionQL",)):
         if begun and diffusion_ql.find_class(diffusion_ql.read_config(folder)) is not method:
             raise ValueError(f"{folder} holds a run of another {method.__name__}: another --out")
         chosen = ["--resume", str(folder)] if begun else ["--env", env, "--seed", seed]
-        _, args = diffusion_ql.parse_args([*settings, *chosen], method)
+        try:
+            _, args = diffusion_ql.parse_args([*settings, *chosen], method)
+        except SystemExit:  # what is wrong is printed
+            print(f"these options were read for {method.__name__}", file=sys.stderr)
+            raise
         runs.append((replace(args, out=str(folder)), method))
     return runs
 

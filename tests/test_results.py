@@ -155,6 +155,20 @@ def test_kitchen_is_the_table_of_its_runs_and_says_what_the_readme_says():
         assert all(f"{score:.1f}" in section for score in diffusion[selection])
 
 
+def test_velocities_ruin_a_diffusion_clone_and_no_gaussian_one():
+    runs = collect(RESULTS / "velocities")
+    rows = {row["method"]: row for row in make_table(runs).to_dict("records")}
+    committed = (RESULTS / "velocities" / "table.md").read_text()
+    assert all(row["final"] in committed and row["seeds"] == 3 for row in rows.values())
+    finals = {method: list(group["final"]) for method, group in runs.groupby("method")}
+    assert max(finals["BCDiffusion"]) < 8 and min(finals["DiffusionOfPositions"]) > 31
+    for method in ("BCDiffusion", "DiffusionOfPositions"):
+        first, second, third = (f"{score:.1f}" for score in finals[method])
+        assert f"{first}, {second} and {third} with" in FRONT
+    gaussian = [np.mean(finals[method]) for method in ("BCGaussian", "GaussianOfPositions")]
+    assert "Gaussian clones {:.1f} and {:.1f} on average".format(*gaussian) in FRONT
+
+
 def test_runs_say_how_they_were_made():
     for path in RESULTS.rglob("config.json"):
         config = json.loads(path.read_text())

@@ -141,6 +141,13 @@ def test_methods_with_their_own_options():
     assert [(method.__name__, args.alpha) for args, method in runs] == [("FQL", 3), ("TD3BC", 3)]
 
 
+def test_it_says_which_method_lacks_an_option(capsys):
+    with pytest.raises(SystemExit):
+        plan(["two-roads"], [0], "o", ["--alpha", "3"], ["FQL", "EDP"])
+    error = capsys.readouterr().err
+    assert "--alpha" in error and "these options were read for EDP" in error
+
+
 def test_what_is_finished_is_not_repeated_but_goes_on_in_a_moved_folder(
     pendulum, monkeypatch, capsys
 ):

@@ -27,7 +27,7 @@ from diffusion_ql import Denoiser, DiffusionPolicy, DiffusionQL
 from toy_experiments import pictures
 from toy_experiments.bandit import CORNERS, TASKS, exact_policy, measure
 
-STEPS = (2, 5, 10, 20)  # denoising steps N
+STEPS = (2, 5, 10)  # denoising steps N
 BANDITS = {"one best corner": ("bandit", [3]), "two best corners": ("bandit-tie", [0, 3])}
 METHODS = {
     "whole chain": "DiffusionQL",
