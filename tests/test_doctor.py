@@ -100,7 +100,7 @@ def test_curves_that_go_wrong_are_told_in_their_order_and_values_are_held_agains
         value = findings(own_data())["value"]
         followed = (1 - 0.99**6) / 0.01 + 0.99**6 * q  # the last reward gives way to Q
         assert f"possible 0.0 to 100.0; where episodes begin it is {q:.1f}" in value.saw
-        assert f"{followed:.1f} followed" in value.saw and value.verdict == verdict
+        assert f"that followed {followed:.1f} (" in value.saw and value.verdict == verdict
 
 
 def test_a_policy_with_one_action_time_limits_as_terminals_and_unscaled_states():

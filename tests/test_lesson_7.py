@@ -20,6 +20,8 @@ def test_what_the_lesson_computes():
     assert tests["fork-b"] == [False, True] and tests["fork-c"] == [True, False]
     assert lesson["tests"]["fork-a"][0] > 4 * lesson["tests"]["healthy"][0]
     assert lesson["p"] == pytest.approx(0.059, abs=0.0005)
+    cents = lesson["cents"]
+    assert cents[1] < 70 and cents[100] > 82 and lesson["sample"] < 58
     seen = lesson["table"]
     assert not seen.loc[["healthy", "fork-b"]].any(axis=None)
     assert list(seen.columns[seen.loc["timeouts"]]) == ["order", "terminals"]
@@ -60,7 +62,11 @@ def test_what_the_curves_show():
     far = (layer_norm["bc_loss"] / healthy["bc_loss"])[:, -1]
     assert 3.4 < far.min() and far.max() < 4.2
     assert rows("fork-b")["bc_loss"][:, 0].max() < 0.2 < healthy["bc_loss"][:, 0].min() - 0.015
+    assert rows("fork-c")["bc_loss"][:, 0].max() < 0.209
     bonus = rows("bonus")
+    assert 0.195 < bonus["bc_loss"][:, 0].min() <= bonus["bc_loss"][:, 0].max() < 0.2005
+    for column in ("q", "critic_loss"):  # before ema_start no critic hears of the policy
+        assert strong[column][:, 0] == pytest.approx(healthy[column][:, 0], rel=1e-3)
     assert 20 <= bonus["score"][:, 1:].min().round() and bonus["score"].max().round() == 93
     assert bonus["critic_loss"][:, -1].min() > 1000 * healthy["critic_loss"][:, -1].min()
     assert rows("fork-c")["q"][0, 0].round() == 18 and healthy["q"][:, 0].max() < 3

@@ -104,7 +104,7 @@ def cloning(run):
     if not isinstance(run.agent.actor, DiffusionPolicy):
         return loss[-1] <= loss[0], saw
     of_gaussian = loss_of_one_gaussian(run.agent.actor, run.data.action)
-    return loss[-1] <= min(loss[0], of_gaussian), f"{saw}; that Gaussian's is {of_gaussian:.3f}"
+    return loss[-1] <= min(loss[0], of_gaussian), f"{saw}; that of one Gaussian is {of_gaussian:.3f}"
 
 
 def actions(run):
@@ -115,7 +115,7 @@ def actions(run):
     distance, (near, far) = apart(chosen, some.action), spread_of_actions(some)
     limits = [(part.abs() > 0.99).float().mean().item() for part in (chosen, some.action)]
     saw = f"{distance:.2f} from the data's, which are {near:.2f} apart in similar states and "
-    saw += f"{far:.2f} in any two; {limits[0]:.0%} at a limit, of the data's {limits[1]:.0%}"
+    saw += f"{far:.2f} in any two; {limits[0]:.0%} at a limit, the data's {limits[1]:.0%}"
     return distance < 0.55 * (near + far) and limits[0] < limits[1] + 0.3, saw
 
 
@@ -126,7 +126,8 @@ def value(run):
     mean, largest = run.q.mean(), run.q.max()
     q, followed = run.followed()
     saw = f"Q is {mean:.1f} on average, {largest:.1f} at most, possible {low:.1f} to {high:.1f}; "
-    saw += f"where episodes begin it is {q:.1f}, and {followed:.1f} followed"
+    saw += f"where episodes begin it is {q:.1f}, and by the rewards that followed {followed:.1f} "
+    saw += "(with Q's last value, where an episode was cut off)"
     is_possible = low <= mean <= high and largest <= high + 0.15 * (high - low)
     return is_possible and q >= followed - 0.2 * abs(followed), saw
 

@@ -33,6 +33,10 @@ def weight():
         ),
         "The half of the square is missing.": ("-0.5 * z.square()", "-z.square()"),
         "Without - log std, the widest Gaussian would be the best.": (" - std.log()", ""),
+        "The constant belongs to each of the two numbers.": (
+            "- 0.5 * math.log(2 * math.pi)",
+            "- 0.25 * math.log(2 * math.pi)",
+        ),
         "The constant is missing. Training does not need it, a log-likelihood does.": (
             " - 0.5 * math.log(2 * math.pi)",
             "",
@@ -86,6 +90,7 @@ def best_gaussian(action, weight):
             "angle.sin() * start + angle.cos() * end",
         ),
         "A quarter of a circle is an angle of pi / 2.": ("math.pi / 2", "math.pi"),
+        "The angle is pi / 2 times the share.": ("share * math.pi / 2", "share"),
         "The roots keep the variance, too. But here give the quarter circle, by cos and sin.": (
             "angle.cos() * start + angle.sin() * end",
             "(1 - share).sqrt() * start + share.sqrt() * end",
@@ -93,6 +98,6 @@ def best_gaussian(action, weight):
     },
 )
 def between(start, end, share):
-    """The way from one draw (B, 2) of N(0, 1) to another; share (B, 1) is how much of it."""
+    """z(u), from z_0 = start to z_1 = end, draws of N(0, 1) (B, n); u is the share (B, 1)."""
     angle = share * math.pi / 2
     return angle.cos() * start + angle.sin() * end

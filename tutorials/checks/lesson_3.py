@@ -106,6 +106,14 @@ def q_loss(climbed, other):
             "eta * policy.loss(batch.action, batch.state) + l_q",
         ),
         "L_q has its minus sign already, so the two are added.": ("+ eta", "- eta"),
+        "policy.loss takes the actions first, then their states.": (
+            "policy.loss(batch.action, batch.state)",
+            "policy.loss(batch.state, batch.action)",
+        ),
+        "L_d clones the actions of the data, not the policy's own.": (
+            "policy.loss(batch.action, batch.state)",
+            "policy.loss(action, batch.state)",
+        ),
         "L_d is missing: without it nothing holds the policy to the data.": (
             "policy.loss(batch.action, batch.state) + eta * l_q",
             "eta * l_q",
@@ -152,7 +160,7 @@ def policy_loss(policy, critic, batch, eta):
     },
 )
 def guided_step(policy, critic, x, i, strength):
-    """x_i (B, 2) after one denoising step of x_i+1 (B, 2) that Q bends."""
+    """One bent step from x, which is x_i+1 (i from 0), to x_i (B, 2)."""
     x = x.detach().requires_grad_()
     state = torch.zeros_like(x)
     t = torch.full((1,), i)

@@ -12,6 +12,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,7 @@ class PassThroughPolicy(DiffusionPolicy):
 class WatchedArgs(Args):
     clone: bool = True  # False: the policy's loss is L_q alone
     pass_clip: bool = False  # True: gradients pass the clip of the last x0
+    falls: Literal["", "policy", "critics"] = ""  # whose rate falls where lr_decay is off
 
 
 class Watched(DiffusionQL):
@@ -83,6 +85,16 @@ class Watched(DiffusionQL):
     def make_policy(self, state_dim, action_dim):
         kind = PassThroughPolicy if self.args.pass_clip else DiffusionPolicy
         return kind(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim)
+
+    def rate(self, step):
+        """The learning rate of a step, which falls to 0 along a cosine."""
+        return self.args.lr * (1 + math.cos(math.pi * step / self.args.steps)) / 2
+
+    def descend(self, loss, optimizer):
+        falling = {"policy": self.actor_optimizer, "critics": self.critic_optimizer}
+        if optimizer is falling.get(self.args.falls):
+            optimizer.param_groups[0]["lr"] = self.rate(self.step)
+        super().descend(loss, optimizer)
 
     def policy_loss(self, batch):
         bc_loss = self.actor.loss(batch.action, batch.state)
@@ -128,10 +140,6 @@ class FinishedCritic(Watched):
             optimizer.step()
         self.critic_target.load_state_dict(self.critic.state_dict())
 
-    def rate(self, step):
-        """The learning rate of a step, which falls to 0 along a cosine."""
-        return self.args.critic_lr * (1 + math.cos(math.pi * step / self.args.steps)) / 2
-
     def update(self, batch):
         self.critic.requires_grad_(False)
         loss, metrics = self.policy_loss(batch)
@@ -155,7 +163,8 @@ WHY = {
     "no L_d": (WATCHED, "bandit", f"{OFTEN} --no-clone"),
     "no L_d, gradients pass the clip": (WATCHED, "bandit", f"{OFTEN} --no-clone --pass-clip"),
     "constant rate": (WATCHED, "bandit", f"{OFTEN} --no-lr-decay"),
-    "constant rate, a tenth": (WATCHED, "bandit", f"{OFTEN} --no-lr-decay --lr 0.001"),
+    "constant rate of the critics": (WATCHED, "bandit", f"{OFTEN} --no-lr-decay --falls policy"),
+    "constant rate of the policy": (WATCHED, "bandit", f"{OFTEN} --no-lr-decay --falls critics"),
     "finished critic": (FINISHED, "bandit", OFTEN),
 }
 ROWS = {**ETA, **WHY}
