@@ -23,6 +23,7 @@ def test_what_the_lesson_computes():
     assert 37 < believed[0.7].max() < 38 and believed[0.3].max() < 33.3 < believed[0.7][8, 28]
     for e, sign in ((0.7, 1), (0.3, -1)):  # the corner, (3.4, -2.4), against the goal, (3, -2)
         assert sign * (believed[e][0, -1] - believed[e][8, 28]) > 2
+    assert all(0.04 < spread < 0.12 for spread in lesson["spread"].values())
     state = lesson["dataset"].transitions.state
     assert len(state) == 12_000 and not ((state[:, 0] > 3.2) & (state[:, 1] < -2.2)).any()
 
@@ -31,6 +32,7 @@ def test_on_the_bandit_the_rule_hides_the_policy():
     assert seeds("q_learning", "EDP", "reward, a sample").max() < 3.1
     assert seeds("q_learning", "Diffusion-QL", "reward, a sample").min() > 4.4
     assert seeds("q_learning", "IDQL", "reward, a sample").max() < 1.2
+    assert seeds("q_learning", "FQL", "reward, a sample").mean() == pytest.approx(1.86, abs=0.01)
     for method in ("Diffusion-QL", "EDP", "FQL", "IDQL"):
         assert seeds("q_learning", method, "reward, best of 50").mean() > 4.985
     assert seeds("q_learning", "IDQL", "best_corner").mean() == pytest.approx(1 / 8, abs=0.01)
@@ -55,3 +57,5 @@ def test_every_rule_on_two_roads():
     assert (rules.loc["best of 50"].loc[METHODS, "short"] == 1).all()
     traced = read_rules(TUNING / "IDQL_0.7").set_index(["rule", "seed"])["score"].round()
     assert list(traced[["softmax of 50", "best of 50", PARKS]]) == [86, 71, 68, 42, 94, 59]
+    traced = read_rules(TUNING / "IDQL_0.3").set_index(["rule", "seed"])["score"].round()
+    assert list(traced[["best of 50", PARKS]]) == [92, 86, 96, 77]

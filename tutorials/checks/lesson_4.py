@@ -14,7 +14,15 @@ from tutorials.checks.homework import batch as make_batch
 from tutorials.grading import blank, normal, share
 
 policy = partial(DiffusionPolicy, 3, 2, n_timesteps=5, hidden_dim=16)  # has learned nothing
-critics = partial(DoubleCritic, 3, 2, hidden_dim=16)
+
+
+def critics():
+    """Critics that have learned nothing, with large weights, so that an action matters to them."""
+    networks = DoubleCritic(3, 2, hidden_dim=16)
+    with torch.no_grad():
+        for parameter in networks.parameters():
+            parameter.mul_(3)
+    return networks
 
 
 # ---- What followed -------------------------------------------------------------------------------
@@ -50,7 +58,19 @@ def earned(rewards, discount):
     mistakes={
         "Nothing follows a terminal state: not_done is missing.": ("batch.not_done * ", ""),
         "The discount is missing.": ("discount * ", ""),
-        "The smaller of both critics, not the larger.": ("torch.minimum", "torch.maximum"),
+        "Take the smaller of both critics, not one of them.": (
+            "torch.minimum(*critics(batch.next_state, next_action))",
+            "critics(batch.next_state, next_action)[0]",
+        ),
+        "Take the smaller of both critics, not the larger.": ("torch.minimum", "torch.maximum"),
+        "What the policy does in the *next* state is asked for.": (
+            "policy.sample(batch.next_state)",
+            "policy.sample(batch.state)",
+        ),
+        "not_done is 0 where an episode has ended already: multiply by it, not by 1 - it.": (
+            "batch.not_done *",
+            "(1 - batch.not_done) *",
+        ),
         "It asks about the next state, and what the policy does there.": (
             "batch.next_state",
             "batch.state",

@@ -57,6 +57,14 @@ def d4rl_score(returns, low, high):
             "mean(dim=1).std()",
             "mean(dim=1).std() / n**0.5",
         ),
+        "Nearly right: that is the formula of the standard error. Use the draws.": (
+            "returns[picks].mean(dim=1).std()",
+            "returns.std() / n**0.5",
+        ),
+        "That is how much episodes differ: first the mean of each row of picks.": (
+            "returns[picks].mean(dim=1).std()",
+            "returns[picks].std()",
+        ),
         "The mean of all the means is the score itself. Its error is their standard deviation.": (
             "mean(dim=1).std()",
             "mean(dim=1).mean()",
@@ -87,6 +95,7 @@ def online(scores):
     2,
     mistakes={
         "k agents have a smaller L_d than the chosen one: start to count at 0.": ("[k]", "[k - 1]"),
+        "argsort()[0] is the first smallest: start to count at 0.": ("[k]", "[k + 1]"),
         "The index of the evaluation is asked for, not its L_d.": (
             "losses.argsort()[k]",
             "losses.sort().values[k]",

@@ -41,6 +41,10 @@ def batch():
             "state, guess)",
             "state, agent.actor.sample(batch.state))",
         ),
+        "Q alone has no scale: take the L_q that q_loss returns first.": [
+            ("l_q, _ =", "_, l_q ="),
+            ("l_d + ", "l_d - "),
+        ],
         "eta is missing: it weighs L_q.": ("agent.args.eta * ", ""),
         "L_q has its minus sign already, so the two are added.": ("l_d + ", "l_d - "),
         "L_d is missing: without it nothing holds the policy to the data.": ("l_d + ", ""),
@@ -63,17 +67,21 @@ def edp_loss(agent, batch):
     0.3,
     5,
     mistakes={
-        "This is the probability that all of them miss.": ("1 - (1 - p) ** k", "(1 - p) ** k"),
-        "A candidate misses with probability 1 - p, not p.": ("(1 - p) ** k", "p**k"),
+        "This is the probability that all of them miss.": ("1 - (1 - p) ** n", "(1 - p) ** n"),
+        "A candidate misses with probability 1 - p, not p.": ("(1 - p) ** n", "p**n"),
         "Hits can coincide, so their probabilities do not add up: ask how likely all miss.": (
-            "1 - (1 - p) ** k",
-            "k * p",
+            "1 - (1 - p) ** n",
+            "n * p",
+        ),
+        "Hits can coincide, so n p is too large long before it reaches 1.": (
+            "1 - (1 - p) ** n",
+            "min(1, n * p)",
         ),
     },
 )
-def at_least_one(p, k):
-    """The probability that at least one of k candidates hits, if each does with probability p."""
-    return 1 - (1 - p) ** k
+def at_least_one(p, n):
+    """The probability that at least one of n candidates hits, if each does with probability p."""
+    return 1 - (1 - p) ** n
 
 
 def large_q():
