@@ -46,6 +46,8 @@ def test_the_policy_overshoots_and_comes_back_where_the_text_says_so():
     assert all(run.iloc[-1] > 0.99 for run in runs("no L_d", "held"))
     constant = sorted(run.iloc[-1] for run in runs("constant rate", "edge"))
     assert constant[3] < 0.25 and constant[4] > 0.8
+    for row in ("constant rate of the critics", "constant rate of the policy"):
+        assert all(run.iloc[-1] < 0.03 for run in runs(row, "edge"))
 
 
 def test_what_the_critics_promise():
