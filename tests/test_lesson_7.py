@@ -21,7 +21,7 @@ def test_what_the_lesson_computes():
     assert lesson["tests"]["fork-a"][0] > 4 * lesson["tests"]["healthy"][0]
     assert lesson["p"] == pytest.approx(0.059, abs=0.0005)
     cents = lesson["cents"]
-    assert cents[1] < 70 and cents[100] > 82 and lesson["sample"] < 58
+    assert cents[100] > cents[1] + 8 and lesson["sample"] < 70
     seen = lesson["table"]
     assert not seen.loc[["healthy", "fork-b"]].any(axis=None)
     assert list(seen.columns[seen.loc["timeouts"]]) == ["order", "terminals"]
