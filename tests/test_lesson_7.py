@@ -1,5 +1,8 @@
 """Lesson 7: its cells run in any order, its checks say right, and what its text claims is so."""
 
+import re
+
+import lessons
 import numpy as np
 import pytest
 from lessons import ROOT, run_twice
@@ -86,3 +89,13 @@ def test_its_runs_are_made_by_a_command_that_goes_on(run_main, monkeypatch):
     trained = []
     monkeypatch.setattr(lesson_7, "train", lambda *given: trained.append(given))
     assert run_main(lesson_7, *options, "--steps", 2)[0] == 0 and not trained
+
+
+def test_what_the_lesson_printed_about_acting():
+    outputs = [output for cell in lessons.read(7).cells for output in cell.get("outputs", [])]
+    said = "".join(output.get("text", "") for output in outputs)
+    cents, recovered = map(
+        int, re.search(r"cents: (\d+) .*, (\d+) by that of 100 Q", said).groups()
+    )
+    sample = int(re.search(r"fork B by a mere sample: (\d+)", said)[1])
+    assert cents < 70 and recovered > 82 and sample < 58

@@ -104,9 +104,8 @@ def cloning(run):
     if not isinstance(run.agent.actor, DiffusionPolicy):
         return loss[-1] <= loss[0], saw
     of_gaussian = loss_of_one_gaussian(run.agent.actor, run.data.action)
-    return loss[-1] <= min(
-        loss[0], of_gaussian
-    ), f"{saw}; that of one Gaussian is {of_gaussian:.3f}"
+    saw += f"; that of one Gaussian is {of_gaussian:.3f}"
+    return loss[-1] <= min(loss[0], of_gaussian), saw
 
 
 def actions(run):

@@ -86,14 +86,16 @@ class Watched(DiffusionQL):
         kind = PassThroughPolicy if self.args.pass_clip else DiffusionPolicy
         return kind(state_dim, action_dim, self.args.n_timesteps, self.args.hidden_dim)
 
-    def rate(self, step):
-        """The learning rate of a step, which falls to 0 along a cosine."""
-        return self.args.lr * (1 + math.cos(math.pi * step / self.args.steps)) / 2
+    def share_of_rate(self, step):
+        """What is left of a learning rate that falls to 0 along a cosine."""
+        return (1 + math.cos(math.pi * step / self.args.steps)) / 2
 
     def descend(self, loss, optimizer):
         falling = {"policy": self.actor_optimizer, "critics": self.critic_optimizer}
         if optimizer is falling.get(self.args.falls):
-            optimizer.param_groups[0]["lr"] = self.rate(self.step)
+            (group,) = optimizer.param_groups
+            first = group.setdefault("initial_lr", group["lr"])
+            group["lr"] = first * self.share_of_rate(self.step)
         super().descend(loss, optimizer)
 
     def policy_loss(self, batch):
@@ -131,7 +133,7 @@ class FinishedCritic(Watched):
         steps = self.args.steps
         optimizer = torch.optim.Adam(self.critic.parameters(), self.args.critic_lr)
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = self.rate(step)
+            optimizer.param_groups[0]["lr"] = self.args.critic_lr * self.share_of_rate(step)
             batch = data.sample(self.args.batch_size)
             q1, q2 = self.critic(batch.state, batch.action)
             loss = F.mse_loss(q1, batch.reward) + F.mse_loss(q2, batch.reward)

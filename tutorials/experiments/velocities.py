@@ -8,9 +8,10 @@
 Minari's kitchen has 59 numbers: 9 positions and 9 velocities of the robot, then 21 and 20 of the
 objects. D4RL's has the 30 positions alone. A clone that sees how it moves may go on as it moved,
 instead of looking where it is (de Haan, Jayaraman & Levine 2019, causal confusion).
-"""
 
-import torch
+The runs of results/velocities are on D4RL's demonstrations, replayed in FrankaKitchen-v1 in this
+form, and not on Minari's own file.
+"""
 
 from forks import BCDiffusion, BCGaussian
 
@@ -26,7 +27,6 @@ class OfPositions:
     def update(self, batch):
         return super().update(batch._replace(state=batch.state[:, POSITIONS]))
 
-    @torch.no_grad()
     def act(self, states):
         return super().act(states[:, POSITIONS])
 
